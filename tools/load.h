@@ -1,0 +1,79 @@
+/*
+ * Shared by the three files of the load generator: load.c (options, connections, the loop),
+ * load_check.c (what is asked and what must be answered), load_report.c (what is measured).
+ */
+#ifndef LOAD_H
+#define LOAD_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { MAX_VALUE = 65536, MAX_WORKERS = 2, SLACK = 256 };
+enum protocol { MEMCACHED, REDIS, ECHO };
+extern const char *const protocol_names[];
+
+/* Log-linear histogram of nanoseconds: SUB steps a power of two. */
+enum { SUB_BITS = 6, SUB = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS + 1) * SUB };
+
+struct conn {
+	int fd; /* -1 once it failed */
+	unsigned id;
+	bool busy, is_set, want_out;
+	uint32_t key, version; /* of the request under way; version only for a set */
+	uint32_t lo;           /* for a get: version acknowledged when it left */
+	uint32_t seeded;       /* own keys written once */
+	uint64_t t0;
+	size_t outlen, outoff, inlen;
+	char *out, *in;
+};
+
+struct worker {
+	pthread_t thread;
+	int epfd;
+	struct conn *conns;
+	unsigned nconns;
+	uint64_t rng;
+	uint64_t hist[BUCKETS];
+	uint64_t gets, sets, hits, misses, max_ns, sum_ns, measured;
+	_Atomic uint64_t answers;
+	char *expect;
+};
+
+struct options {
+	enum protocol protocol;
+	char host[64];
+	unsigned port, connections, keys, value_size, workers;
+	double seconds, warmup, set_ratio, timeout, wait;
+	pid_t pid;
+	bool json;
+};
+
+/* The server's /proc, with the count of answers at the same moment. */
+struct sample {
+	uint64_t cpu_us, voluntary, involuntary, answers, t;
+	unsigned threads;
+};
+
+extern struct options opt;
+extern struct worker workers[MAX_WORKERS];
+extern _Atomic uint64_t wrong, failed; /* answers, connections */
+
+uint64_t now_ns(void);
+_Noreturn void die(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* load_check.c: false when there is no memory. */
+bool init_keys(void);
+void build_request(struct worker *w, struct conn *c);
+/* 1 complete and right, 0 incomplete, -1 wrong with *why set. */
+int check_answer(struct worker *w, struct conn *c, const char **why);
+
+/* load_report.c */
+void record(struct worker *w, const struct conn *c, uint64_t t1);
+void take_sample(struct sample *s);
+void report(const struct sample *a, const struct sample *b, unsigned max_threads);
+
+#endif
