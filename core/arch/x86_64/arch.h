@@ -1,0 +1,88 @@
+/*
+ * arch.h - what is particular to x86_64: raw system calls, offsets that asm.S
+ * shares with C, and access to a signal context.
+ *
+ * The system calls are raw because libc's wrappers write errno through %fs,
+ * which belongs to whichever goroutine was last on this kernel thread, and
+ * because some of them are cancellation points. sysN(nr, ...) takes N
+ * arguments and returns what the kernel does: a result or -errno.
+ */
+#ifndef GOSHIM_ARCH_H
+#define GOSHIM_ARCH_H
+
+#include "../../annotate.h"
+
+static inline long sys0(long nr)
+{
+	long r;
+	__asm__ volatile("syscall" : "=a"(r) : "a"(nr) : "rcx", "r11", "memory");
+	return r;
+}
+
+static inline long sys1(long nr, long a)
+{
+	long r;
+	__asm__ volatile("syscall" : "=a"(r) : "a"(nr), "D"(a) : "rcx", "r11", "memory");
+	return r;
+}
+
+static inline long sys2(long nr, long a, long b)
+{
+	long r;
+	__asm__ volatile("syscall" : "=a"(r) : "a"(nr), "D"(a), "S"(b) : "rcx", "r11", "memory");
+	return r;
+}
+
+static inline long sys3(long nr, long a, long b, long c)
+{
+	long r;
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c)
+			 : "rcx", "r11", "memory");
+	return r;
+}
+
+static inline long sys4(long nr, long a, long b, long c, long d)
+{
+	long r;
+	register long r10 __asm__("r10") = d;
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return r;
+}
+
+static inline long sys5(long nr, long a, long b, long c, long d, long e)
+{
+	long r;
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
+	return r;
+}
+
+static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
+{
+	long r;
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return r;
+}
+
+/* A hint that the caller spins. */
+static inline void procyield(void)
+{
+	__asm__ volatile("pause" ::: "memory");
+}
+
+#endif
