@@ -40,13 +40,14 @@ end_process() {
 	wait "$pid" 2>/dev/null || true
 }
 
-# logged WHAT LOG COMMAND...: runs it quietly; when it fails, shows the log's end and exits.
+# logged WHAT LOG COMMAND...: runs it quietly; when it fails, shows the log's end and exits. The
+# command is a function of ours, or run_waiting and one from outside.
 logged() {
 	local what=$1 log=$2 status=0
 	shift 2
-	run_waiting "$@" >"$log" 2>&1 || status=$?
+	"$@" >"$log" 2>&1 || status=$?
 	((status == 0)) && return
-	say "--- the end of the output of: $*"
+	say "--- the end of its output:"
 	tail -n 30 "$log"
 	fail "$what failed (status $status)"
 }
@@ -85,8 +86,8 @@ need_packages() {
 	local install=(apt-get install -y -q --no-install-recommends "${missing[@]}")
 	# A fresh machine has no package lists, or old ones.
 	run_waiting "${as_root[@]}" "${env[@]}" "${install[@]}" >"$tmp/apt.log" 2>&1 && return
-	logged 'apt-get update' "$tmp/apt.log" "${as_root[@]}" "${env[@]}" apt-get update -q
-	logged 'apt-get install' "$tmp/apt.log" "${as_root[@]}" "${env[@]}" "${install[@]}"
+	logged 'apt-get update' "$tmp/apt.log" run_waiting "${as_root[@]}" "${env[@]}" apt-get update -q
+	logged 'apt-get install' "$tmp/apt.log" run_waiting "${as_root[@]}" "${env[@]}" "${install[@]}"
 }
 
 # configure DIR [MESON OPTION...]: a configured build directory. One left half-made by an interrupt,

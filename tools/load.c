@@ -82,7 +82,7 @@ static void give_up(struct conn *c, _Atomic uint64_t *counter, const char *what)
 			shown[i] = isprint((unsigned char)c->in[i]) ? c->in[i] : '.';
 		shown[i] = 0;
 		fprintf(stderr, "load: connection %u, %s of key %u: %s; answer begins '%s'\n",
-		    c->id, c->is_set ? "set" : "get", c->key, what, shown);
+			c->id, c->is_set ? "set" : "get", c->key, what, shown);
 	}
 	close(c->fd);
 	c->fd = -1;
@@ -101,8 +101,8 @@ static void watch(struct worker *w, struct conn *c, bool out)
 static void flush(struct worker *w, struct conn *c)
 {
 	while (c->outoff < c->outlen) {
-		ssize_t n = send(
-		    c->fd, c->out + c->outoff, c->outlen - c->outoff, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(c->fd, c->out + c->outoff, c->outlen - c->outoff,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
@@ -248,23 +248,22 @@ static void connect_all(struct conn *conns)
 
 static void usage(FILE *f)
 {
-	fprintf(f,
-	    "usage: load --port PORT [options]\n"
-	    "Loads a server over TCP, checks every answer, prints key=value lines.\n"
-	    "  --protocol memcached|redis|echo   (memcached)\n"
-	    "  --host ADDRESS       IPv4 address (127.0.0.1)\n"
-	    "  --connections N      1-60000 (100)\n"
-	    "  --seconds S          measured time, 0.1-3600 (3)\n"
-	    "  --warmup S           time before it, 0-60 (0.5)\n"
-	    "  --threads N          1 or 2 (1)\n"
-	    "  --size BYTES         value or message size, 8-65536 (100)\n"
-	    "  --keys N             keys in all (10 a connection)\n"
-	    "  --set-ratio X        share of sets, 0-1 (0.1)\n"
-	    "  --pid PID            the server's: adds CPU, context switches, threads\n"
-	    "  --timeout S          an answer that takes longer is a failure, 0.1-600 (10)\n"
-	    "  --wait S             keep trying to connect for so long, 0-600 (0)\n"
-	    "  --json               one JSON object instead of lines\n"
-	    "Exit: 0 every answer right, 1 wrong or missing answers, 2 bad usage.\n");
+	fprintf(f, "usage: load --port PORT [options]\n"
+		   "Loads a server over TCP, checks every answer, prints key=value lines.\n"
+		   "  --protocol memcached|redis|echo   (memcached)\n"
+		   "  --host ADDRESS       IPv4 address (127.0.0.1)\n"
+		   "  --connections N      1-60000 (100)\n"
+		   "  --seconds S          measured time, 0.1-3600 (3)\n"
+		   "  --warmup S           time before it, 0-60 (0.5)\n"
+		   "  --threads N          1 or 2 (1)\n"
+		   "  --size BYTES         value or message size, 8-65536 (100)\n"
+		   "  --keys N             keys in all (10 a connection)\n"
+		   "  --set-ratio X        share of sets, 0-1 (0.1)\n"
+		   "  --pid PID            the server's: adds CPU, context switches, threads\n"
+		   "  --timeout S          an answer that takes longer is a failure, 0.1-600 (10)\n"
+		   "  --wait S             keep trying to connect for so long, 0-600 (0)\n"
+		   "  --json               one JSON object instead of lines\n"
+		   "Exit: 0 every answer right, 1 wrong or missing answers, 2 bad usage.\n");
 }
 
 static double number(const char *name, const char *text, double min, double max, bool whole)
@@ -282,10 +281,13 @@ static double number(const char *name, const char *text, double min, double max,
 static void parse(int argc, char **argv)
 {
 	static const struct option longs[] = {{"protocol", 1, 0, 'P'}, {"host", 1, 0, 'H'},
-	    {"port", 1, 0, 'p'}, {"connections", 1, 0, 'c'}, {"seconds", 1, 0, 's'},
-	    {"warmup", 1, 0, 'w'}, {"threads", 1, 0, 't'}, {"size", 1, 0, 'z'}, {"keys", 1, 0, 'k'},
-	    {"set-ratio", 1, 0, 'r'}, {"pid", 1, 0, 'i'}, {"timeout", 1, 0, 'o'},
-	    {"wait", 1, 0, 'W'}, {"json", 0, 0, 'j'}, {"help", 0, 0, 'h'}, {0}};
+					      {"port", 1, 0, 'p'},     {"connections", 1, 0, 'c'},
+					      {"seconds", 1, 0, 's'},  {"warmup", 1, 0, 'w'},
+					      {"threads", 1, 0, 't'},  {"size", 1, 0, 'z'},
+					      {"keys", 1, 0, 'k'},     {"set-ratio", 1, 0, 'r'},
+					      {"pid", 1, 0, 'i'},      {"timeout", 1, 0, 'o'},
+					      {"wait", 1, 0, 'W'},     {"json", 0, 0, 'j'},
+					      {"help", 0, 0, 'h'},     {0}};
 	int ch, at = 0;
 	struct in_addr a;
 	opterr = 0;

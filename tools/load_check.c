@@ -17,8 +17,8 @@ static char run_id[12]; /* so that an earlier run's values are not ours */
 
 bool init_keys(void)
 {
-	snprintf(
-	    run_id, sizeof run_id, "%x", (unsigned)(now_ns() / 1000 ^ (uint64_t)getpid() << 16));
+	snprintf(run_id, sizeof run_id, "%x",
+		 (unsigned)(now_ns() / 1000 ^ (uint64_t)getpid() << 16));
 	acked = calloc(opt.keys, sizeof *acked);
 	sent = calloc(opt.keys, sizeof *sent);
 	return acked && sent;
@@ -97,15 +97,15 @@ void build_request(struct worker *w, struct conn *c)
 	if (!c->is_set) {
 		c->lo = atomic_load(&acked[c->key]);
 		n = opt.protocol == MEMCACHED
-		    ? sprintf(c->out, "get %s\r\n", key)
-		    : sprintf(c->out, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", klen, key);
+			? sprintf(c->out, "get %s\r\n", key)
+			: sprintf(c->out, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", klen, key);
 	} else {
 		c->version = atomic_load(&sent[c->key]) + 1;
 		atomic_store(&sent[c->key], c->version);
 		n = opt.protocol == MEMCACHED
-		    ? sprintf(c->out, "set %s 0 0 %u\r\n", key, opt.value_size)
-		    : sprintf(c->out, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%u\r\n", klen, key,
-			  opt.value_size);
+			? sprintf(c->out, "set %s 0 0 %u\r\n", key, opt.value_size)
+			: sprintf(c->out, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%u\r\n", klen, key,
+				  opt.value_size);
 		make_value(c->out + n, c->key, c->version);
 		n += (int)opt.value_size;
 		memcpy(c->out + n, "\r\n", 2);
@@ -150,8 +150,8 @@ static int check_get(struct worker *w, struct conn *c, const char **why)
 	}
 	make_key(key, c->key);
 	size_t hlen = (size_t)(opt.protocol == MEMCACHED
-		? sprintf(head, "VALUE %s 0 %u\r\n", key, opt.value_size)
-		: sprintf(head, "$%u\r\n", opt.value_size));
+				   ? sprintf(head, "VALUE %s 0 %u\r\n", key, opt.value_size)
+				   : sprintf(head, "$%u\r\n", opt.value_size));
 	size_t tlen = strlen(tail), total = hlen + opt.value_size + tlen;
 	if (c->inlen < total) {
 		size_t have = c->inlen < hlen ? c->inlen : hlen;

@@ -45,9 +45,8 @@ void take_sample(struct sample *s)
 		unsigned long long ut = 0, st = 0;
 		snprintf(path, sizeof path, "/proc/%d/stat", opt.pid);
 		char *p = read_file(path, buf, sizeof buf) ? strrchr(buf, ')') : NULL;
-		if (!p ||
-		    sscanf(p, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &ut,
-			&st) != 2)
+		if (!p || sscanf(p, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &ut,
+				 &st) != 2)
 			die(1, "the server (pid %d) is gone", opt.pid);
 		s->cpu_us = (uint64_t)((double)(ut + st) * 1e6 / (double)sysconf(_SC_CLK_TCK));
 		snprintf(path, sizeof path, "/proc/%d/task", opt.pid);
@@ -58,8 +57,8 @@ void take_sample(struct sample *s)
 			if (!isdigit((unsigned char)e->d_name[0]))
 				continue;
 			s->threads++;
-			snprintf(
-			    path, sizeof path, "/proc/%d/task/%.20s/status", opt.pid, e->d_name);
+			snprintf(path, sizeof path, "/proc/%d/task/%.20s/status", opt.pid,
+				 e->d_name);
 			if (!read_file(path, buf, sizeof buf))
 				continue;
 			if ((p = strstr(buf, "\nvoluntary_ctxt_switches:")) &&
@@ -92,7 +91,7 @@ static void field(const char *name, const char *fmt, ...)
 		printf("%s=%s\n", name, v);
 	else
 		printf("%s\"%s\": %s%s%s", first_field ? "{" : ", ", name, number ? "" : "\"", v,
-		    number ? "" : "\"");
+		       number ? "" : "\"");
 	first_field = false;
 }
 
@@ -145,7 +144,7 @@ void report(const struct sample *a, const struct sample *b, unsigned max_threads
 		field("early_misses", "%" PRIu64, misses);
 	}
 	field("answers_checked", "%" PRIu64,
-	    workers[0].answers + (opt.workers > 1 ? workers[1].answers : 0));
+	      workers[0].answers + (opt.workers > 1 ? workers[1].answers : 0));
 	field("wrong", "%" PRIu64, wrong);
 	field("failed", "%" PRIu64, failed);
 	field("avg_us", "%.1f", n ? (double)sum / (double)n / 1e3 : 0);
