@@ -1,0 +1,30 @@
+/*
+ * lockrank.h - the order of runtime locks. A lock may be taken only while all
+ * locks held by this M (or foreign thread) have a smaller rank; equal ranks
+ * nest in address order only where NEST is said.
+ */
+#ifndef GOSHIM_LOCKRANK_H
+#define GOSHIM_LOCKRANK_H
+
+typedef enum LockRank {
+	RankUnranked = 0, /* a zeroed lock: not checked */
+	RankSysmon,
+	RankSema,   /* queues by address; NEST, in bucket order (semarequeue) */
+	RankNetpoll, /* a PollDesc */
+	RankTimers, /* a P's timer heap; NEST, in P order */
+	RankSched,  /* run queues, idle lists, allm */
+	RankAllg,
+	RankNoteList,
+	RankStack,
+	RankMem, /* leaf: allocator */
+	RankDebug,
+	RankCount
+} LockRank;
+
+/* May locks of this rank be held together, taken by rising address? */
+static inline int lockranknests(LockRank r)
+{
+	return r == RankSema || r == RankTimers;
+}
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * os.h - the operating system as the runtime sees it. Raw system calls
+ * (arch.h: sysN) return -errno.
+ */
+#ifndef GOSHIM_OS_H
+#define GOSHIM_OS_H
+
+#include "annotate.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Waits while *addr == val, at most ns nanoseconds (ns < 0: no limit). May
+ * return early. SIGSAFE */
+void futexsleep(_Atomic uint32_t *addr, uint32_t val, int64_t ns);
+/* Wakes up to cnt waiters. SIGSAFE */
+void futexwakeup(_Atomic uint32_t *addr, uint32_t cnt);
+int64_t nanotime(void);
+void osyield(void);
+void usleep_os(uint32_t us);
+int gettid_os(void);
+/* Zeroed pages; NULL when memory is short. `sysreserve`d memory is NORESERVE and
+ * PROT_READ|WRITE: untouched pages cost nothing. */
+void *sysalloc(size_t n);
+void sysfree(void *p, size_t n);
+void *sysreserve(size_t n);
+/* Address space without access rights, to be opened piece by piece: what is
+ * closed counts against no limit but RLIMIT_AS, and mlockall does not fill it. */
+void *sysreserveclosed(size_t n);
+int sysopen(void *p, size_t n);  /* read and write: 0 or -errno */
+int sysclose(void *p, size_t n); /* no access; contents are kept */
+/* Zeroed pages at exactly p; false when something is there, or memory is short. */
+bool sysallocat(void *p, size_t n);
+void sysunused(void *p, size_t n); /* gives pages back, they read as zero after */
+/* CPUs this process may use: sched_getaffinity, bounded by the cgroup CPU
+ * limit (v2 cpu.max and v1 cfs quota of the process's own cgroup and all its
+ * ancestors that are visible), rounded up, at least 1 (Go 1.25: at least 2
+ * unless affinity says 1). */
+int ncpu(void);
+/* The same for files under `root` (tests) and a given number of usable CPUs. */
+int ncpuunder(const char *root, int naffinity);
+/* CPUs in the caller's affinity mask, at least 1. */
+int naffinity(void);
+/* CPU time of kernel thread tid of this process in ns, or -1. Needs neither
+ * /proc nor permission. SIGSAFE */
+int64_t threadcputime(int tid);
+/* Reads a small file into buf; returns bytes or -errno. */
+long readfile(const char *path, char *buf, size_t n);
+/* Sends sig to kernel thread tid of this process. SIGSAFE */
+int tgkill_os(int tid, int sig);
+/* write(2) of all n bytes, EINTR and short writes handled. SIGSAFE */
+void writeall(int fd, const void *p, size_t n);
+
+#endif
