@@ -1,0 +1,207 @@
+/*
+ * real.c - finds libc's functions in the loader's own tables.
+ *
+ * _r_debug lists the loaded objects (it is what debuggers read); of each the
+ * dynamic section names the GNU hash table, the symbols and their versions. We
+ * look only into libc.so.6 and ld.so, known by DT_SONAME, so an
+ * interposer between us and libc is passed by: it would call back into us.
+ *
+ * Rejected: dlsym and dlvsym (lock, malloc, and before glibc 2.36 RTLD_NEXT
+ * found the oldest version of a symbol); lazy resolution (first use may be in a
+ * signal handler or under a lock); a constructor (those of other libraries, and
+ * malloc replacements, may run and lock mutexes before ours). The way to run first
+ * is an indirect function: its resolver is called while the loader relocates
+ * us, single-threaded, all objects mapped and libc relocated before us. The loader
+ * does indirect relocations last, but may come to the PLT's later still: this file
+ * calls other objects through the GOT only (-fno-plt).
+ */
+#include "shim.h"
+
+#include <stddef.h>
+
+struct Real real;
+
+static const struct Row {
+	const char *name, *version;
+	size_t offset;
+	bool optional;
+} rows[] = {
+#include "symbols.inc"
+};
+
+static const char *missing;
+
+/* The tables of one loaded object. */
+typedef struct Object {
+	uintptr_t base;
+	const uint32_t *gnuhash;
+	const ElfW(Sym) *symtab;
+	const char *strtab;
+	const ElfW(Half) *versym;
+	const char *verdef;
+	const char *soname;
+} Object;
+
+static bool streq(const char *a, const char *b)
+{
+	while (*a && *a == *b) {
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+/* False when the object lacks a table (the vdso of some kernels, old objects). */
+static bool readobject(const struct link_map *map, Object *o)
+{
+	*o = (Object){.base = map->l_addr};
+	size_t soname = 0;
+	for (const ElfW(Dyn) *d = map->l_ld; d && d->d_tag != DT_NULL; d++) {
+		/* The loader has made these absolute, save in objects it may not write. */
+		uintptr_t p = d->d_un.d_ptr;
+		if (p < o->base)
+			p += o->base;
+		switch (d->d_tag) {
+		case DT_GNU_HASH: o->gnuhash = (const uint32_t *)p; break;
+		case DT_SYMTAB: o->symtab = (const ElfW(Sym) *)p; break;
+		case DT_STRTAB: o->strtab = (const char *)p; break;
+		case DT_VERSYM: o->versym = (const ElfW(Half) *)p; break;
+		case DT_VERDEF: o->verdef = (const char *)p; break;
+		case DT_SONAME: soname = d->d_un.d_val; break;
+		}
+	}
+	if (!o->gnuhash || !o->symtab || !o->strtab || !o->versym || !o->verdef || !soname)
+		return false;
+	o->soname = o->strtab + soname;
+	return true;
+}
+
+static const char *versionname(const Object *o, unsigned index)
+{
+	const char *p = o->verdef;
+	for (;;) {
+		const ElfW(Verdef) *def = (const ElfW(Verdef) *)p;
+		if (def->vd_ndx == index)
+			return o->strtab + ((const ElfW(Verdaux) *)(p + def->vd_aux))->vda_name;
+		if (def->vd_next == 0)
+			return "";
+		p += def->vd_next;
+	}
+}
+
+/* version NULL: the default one, whose hidden bit is clear. */
+static bool rightversion(const Object *o, uint32_t sym, const char *version)
+{
+	unsigned v = o->versym[sym];
+	if (!version)
+		return !(v & 0x8000);
+	return streq(versionname(o, v & 0x7fff), version);
+}
+
+static void *symaddress(const Object *o, const ElfW(Sym) *sym)
+{
+	unsigned type = ELF64_ST_TYPE(sym->st_info);
+	if (type == STT_TLS)
+		return (void *)sym->st_value;
+	uintptr_t addr = o->base + sym->st_value;
+	if (type == STT_GNU_IFUNC)
+		return ((void *(*)(void))addr)();
+	return (void *)addr;
+}
+
+static uint32_t hashname(const char *s)
+{
+	uint32_t h = 5381;
+	for (; *s; s++)
+		h = h * 33 + (unsigned char)*s;
+	return h;
+}
+
+/* The GNU hash table: header, Bloom filter (skipped), buckets, then chains in
+ * which the lowest bit of a hash marks the end. */
+static void *lookup(const Object *o, const char *name, uint32_t hash, const char *version)
+{
+	uint32_t nbuckets = o->gnuhash[0], symbias = o->gnuhash[1], maskwords = o->gnuhash[2];
+	const uint32_t *buckets = o->gnuhash + 4 + maskwords * (sizeof(ElfW(Addr)) / 4);
+	const uint32_t *chains = buckets + nbuckets;
+
+	uint32_t i = buckets[hash % nbuckets];
+	if (i < symbias)
+		return NULL;
+	for (;; i++) {
+		uint32_t h = chains[i - symbias];
+		const ElfW(Sym) *sym = &o->symtab[i];
+		if ((h | 1) == (hash | 1) && sym->st_shndx != SHN_UNDEF &&
+			streq(o->strtab + sym->st_name, name) && rightversion(o, i, version))
+			return symaddress(o, sym);
+		if (h & 1)
+			return NULL;
+	}
+}
+
+/* Finds libc.so.6 and ld.so among the loaded objects. */
+static void findlibc(Object *libc, Object *ldso)
+{
+	*libc = *ldso = (Object){0};
+	for (const struct link_map *map = _r_debug.r_map; map; map = map->l_next) {
+		Object o;
+		if (!readobject(map, &o))
+			continue;
+		if (streq(o.soname, "libc.so.6"))
+			*libc = o;
+		else if (streq(o.soname, "ld-linux-x86-64.so.2"))
+			*ldso = o;
+	}
+}
+
+void *libcsym(const char *name, const char *version)
+{
+	Object libc, ldso;
+	findlibc(&libc, &ldso);
+	uint32_t hash = hashname(name);
+	void *p = NULL;
+	if (libc.soname)
+		p = lookup(&libc, name, hash, version);
+	if (!p && ldso.soname)
+		p = lookup(&ldso, name, hash, version);
+	return p;
+}
+
+bool realinit(void)
+{
+	Object libc, ldso;
+	const char *lack = NULL;
+
+	findlibc(&libc, &ldso);
+	if (!libc.soname) {
+		missing = "libc.so.6";
+		return false;
+	}
+	for (size_t i = 0; i < nelem(rows); i++) {
+		void *p = lookup(&libc, rows[i].name, hashname(rows[i].name), rows[i].version);
+		*(void **)((char *)&real + rows[i].offset) = p;
+		if (!p && !rows[i].optional && !lack)
+			lack = rows[i].name;
+	}
+	missing = lack;
+	return lack == NULL;
+}
+
+const char *realmissing(void)
+{
+	return missing;
+}
+
+static void nothing(void)
+{
+}
+
+static void (*atrelocation(void))(void)
+{
+	realinit();
+	return nothing;
+}
+
+/* Its address must be needed by a relocation for the loader to resolve it. */
+shim_hidden void realhook(void) __attribute__((ifunc("atrelocation")));
+__attribute__((used)) static void (*const volatile realhookp)(void) = realhook;
