@@ -31,7 +31,8 @@ int sysopen(void *p, size_t n);  /* read and write: 0 or -errno */
 int sysclose(void *p, size_t n); /* no access; contents are kept */
 /* Zeroed pages at exactly p; false when something is there, or memory is short. */
 bool sysallocat(void *p, size_t n);
-void sysunused(void *p, size_t n); /* gives pages back, they read as zero after */
+/* Gives pages back, they read as zero after: 0, or -errno (locked memory) and nothing is done. */
+int sysunused(void *p, size_t n);
 /* CPUs this process may use: sched_getaffinity, bounded by the cgroup CPU
  * limit (v2 cpu.max and v1 cfs quota of the process's own cgroup and all its
  * ancestors that are visible), rounded up, at least 1 (Go 1.25: at least 2

@@ -133,9 +133,9 @@ int sysclose(void *p, size_t n)
 	return (int)sys3(SYS_mprotect, (long)p, (long)n, PROT_NONE);
 }
 
-void sysunused(void *p, size_t n)
+int sysunused(void *p, size_t n)
 {
-	sys3(SYS_madvise, (long)p, (long)n, MADV_DONTNEED);
+	return (int)sys3(SYS_madvise, (long)p, (long)n, MADV_DONTNEED);
 }
 
 int64_t threadcputime(int tid)
