@@ -29,6 +29,8 @@ void *sysreserve(size_t n);
 void *sysreserveclosed(size_t n);
 int sysopen(void *p, size_t n);  /* read and write: 0 or -errno */
 int sysclose(void *p, size_t n); /* no access; contents are kept */
+/* One touched byte shall cost one small page here. */
+void sysnohugepages(void *p, size_t n);
 /* Zeroed pages at exactly p; false when something is there, or memory is short. */
 bool sysallocat(void *p, size_t n);
 /* Gives pages back, they read as zero after: 0, or -errno (locked memory) and nothing is done. */

@@ -138,6 +138,12 @@ int sysunused(void *p, size_t n)
 	return (int)sys3(SYS_madvise, (long)p, (long)n, MADV_DONTNEED);
 }
 
+void sysnohugepages(void *p, size_t n)
+{
+	/* Fails where the kernel has no huge pages. */
+	sys3(SYS_madvise, (long)p, (long)n, MADV_NOHUGEPAGE);
+}
+
 int64_t threadcputime(int tid)
 {
 	Timespec ts;
