@@ -184,7 +184,7 @@ def suite_style():
 def suite_roles():
     """clang's thread-safety roles: a build without warnings"""
     have("clang", "clang++")
-    options = ["--buildtype=debug", "-Dc_args=-Wthread-safety", "--werror"]
+    options = ["--buildtype=debugoptimized", "--werror", "-Dc_args=-Wthread-safety"]
     ok, lines = build("build-clang", options, {"CC": "clang", "CXX": "clang++"})
     return one(ok and not any("warning:" in line for line in lines))
 
@@ -192,7 +192,8 @@ def suite_roles():
 def suite_unit():
     """Criterion tests of core/, with the address and undefined-behaviour sanitizers"""
     exists("preload-tests/unit", "preload-tests/unit")
-    options = ["--buildtype=debug", "-Db_sanitize=address,undefined", "-Db_lundef=false"]
+    options = ["--buildtype=debug", "-Dchecks=true", "-Db_sanitize=address,undefined",
+               "-Db_lundef=false"]
     have("meson", "ninja")
     say(f"  building in build-san/ ({' '.join(options)})")
     if not configure("build-san", options):
@@ -261,7 +262,7 @@ def suite_repeat():
 def suite_debug():
     """the preload suite with a debug build: lock ranks and run-time contracts checked"""
     exists("preload-tests/run", "preload-tests/run")
-    if not build("build-debug", ["--buildtype=debug"])[0]:
+    if not build("build-debug", ["--buildtype=debug", "-Dchecks=true"])[0]:
         return one(False)
     return counted(["preload-tests/run", "build-debug"], 1800)
 
