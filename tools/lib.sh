@@ -104,8 +104,13 @@ configure() {
 	printf '%s' "$*" >"$root/$dir/.goshim-options"
 }
 
-# The release build that both commands use, in build/. Sets $lib.
+# The release build in build/: the library as $lib and the load generator as $load. tools/test
+# configures build/ with the tests, which need a C++ compiler and Criterion; that is used when it is
+# there, and left out when it is not.
 build_release() {
-	configure build --buildtype=release && run_waiting ninja -C "$root/build" || return
+	[[ -f $root/build/.goshim-options && $(<"$root/build/.goshim-options") == --buildtype=release ]] ||
+		configure build --buildtype=release -Dtests=false || return
+	lib=$root/build/shim/libgoshim.so load=$root/build/demo-load
+	run_waiting ninja -C "$root/build" shim/libgoshim.so &&
+		run_waiting cc -O2 -pthread -o "$load" "$root"/tools/load*.c
 }
-find_lib() { find "$root/build" -name libgoshim.so -type f -print -quit; }
