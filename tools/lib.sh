@@ -83,7 +83,7 @@ need_packages() {
 	fi
 	say "Installing: ${missing[*]}"
 	local env=(env DEBIAN_FRONTEND=noninteractive)
-	local install=(apt-get install -y -q --no-install-recommends "${missing[@]}")
+	local install=(apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=120 "${missing[@]}")
 	# A fresh machine has no package lists, or old ones.
 	run_waiting "${as_root[@]}" "${env[@]}" "${install[@]}" >"$tmp/apt.log" 2>&1 && return
 	logged 'apt-get update' "$tmp/apt.log" run_waiting "${as_root[@]}" "${env[@]}" apt-get update -q
