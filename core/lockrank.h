@@ -11,9 +11,9 @@ typedef enum LockRank {
 	RankSysmon,
 	RankSema,   /* queues by address; NEST, in bucket order (semarequeue) */
 	RankNetpoll, /* a PollDesc */
-	RankTimers, /* a P's timer heap; NEST, in P order */
 	RankSched,  /* run queues, idle lists, allm */
 	RankAllg,
+	RankTimers, /* a P's timer heap; NEST (procresize holds sched.lock meanwhile) */
 	RankNoteList,
 	RankStack,
 	RankMem, /* leaf: allocator */

@@ -496,15 +496,15 @@ static void checktree(Free *f, uintptr_t lo, uintptr_t hi, int depth, Walk *w)
 		throw("memcheck: free blocks overlap");
 	if ((uintptr_t)f == w->end && !isborder(w->end))
 		throw("memcheck: neighbours not merged");
-	end = (const uint64_t *)((uintptr_t)f + f->size);
-	for (zero = (const uint64_t *)(f + 1); zero < end; zero++)
-		if (*zero != 0)
-			throw("memcheck: free memory was written to");
-	w->end = (uintptr_t)end;
+	w->end = (uintptr_t)f + f->size;
 	w->nfree++;
 	w->bytes += f->size;
 
 	checktree(f->right, (uintptr_t)f + 1, hi, depth + 1, w);
+	end = (const uint64_t *)((uintptr_t)f + f->size);
+	for (zero = (const uint64_t *)(f + 1); zero < end; zero++)
+		if (*zero != 0)
+			throw("memcheck: free memory was written to");
 	if ((f->left != NULL && priority(f->left) > priority(f)) ||
 	    (f->right != NULL && priority(f->right) > priority(f)))
 		throw("memcheck: treap out of heap order");
