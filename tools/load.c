@@ -8,6 +8,10 @@
  * is wrong. This catches lost updates, torn values and answers that reached the wrong connection;
  * a throughput figure from a server that mixes them up is worth nothing.
  *
+ * With --rate requests leave at planned times instead, evenly spread, and latency counts from the
+ * planned time: a server that stalls is charged for all that should have left meanwhile, which a
+ * closed loop forgives it.
+ *
  * Latencies go into a log-linear histogram (64 steps a power of two, so within 1.6 %). With --pid
  * the server's CPU time, context switches and kernel threads are read from /proc at both ends of
  * the measured window, together with the count of answers, so that "per request" means the same
@@ -42,7 +46,14 @@ enum { MAX_REPORTED = 5 };
 enum phase { WARMUP, MEASURE, DRAIN };
 
 const char *const protocol_names[] = {"memcached", "redis", "echo"};
-struct options opt = {MEMCACHED, "127.0.0.1", 0, 100, 0, 100, 1, 3, 0.5, 0.1, 10, 0, 0, false};
+struct options opt = {.host = "127.0.0.1",
+		      .connections = 100,
+		      .value_size = 100,
+		      .workers = 1,
+		      .seconds = 3,
+		      .warmup = 0.5,
+		      .set_ratio = 0.1,
+		      .timeout = 10};
 struct worker workers[MAX_WORKERS];
 _Atomic uint64_t wrong, failed;
 static _Atomic int phase = WARMUP;
@@ -118,13 +129,46 @@ static void flush(struct worker *w, struct conn *c)
 	watch(w, c, false);
 }
 
-static void start_request(struct worker *w, struct conn *c)
+static void start_request(struct worker *w, struct conn *c, uint64_t t0)
 {
 	build_request(w, c);
 	c->outoff = c->inlen = 0;
 	c->busy = true;
-	c->t0 = now_ns();
+	c->t0 = t0;
 	flush(w, c);
+}
+
+/* Slot j of a worker's timetable is its connection j % nconns, at start + j * step. */
+static uint64_t slot_time(const struct worker *w, uint64_t slot)
+{
+	return w->start + (uint64_t)((double)slot * w->step);
+}
+
+/* The connection is free: next request at once, or the oldest that was due while it was not. */
+static void next_request(struct worker *w, struct conn *c)
+{
+	if (!opt.rate) {
+		start_request(w, c, now_ns());
+	} else if (c->due) {
+		c->due--;
+		start_request(w, c, slot_time(w, c->slot));
+		c->slot += w->nconns;
+	}
+}
+
+/* Marks what has become due, and says when the next slot is. */
+static uint64_t run_timetable(struct worker *w)
+{
+	uint64_t t, now = now_ns();
+	while ((t = slot_time(w, w->cursor)) <= now) {
+		struct conn *c = &w->conns[w->cursor++ % w->nconns];
+		if (c->fd < 0)
+			continue;
+		c->due++;
+		if (!c->busy)
+			next_request(w, c);
+	}
+	return t - now;
 }
 
 static void readable(struct worker *w, struct conn *c)
@@ -156,7 +200,7 @@ static void readable(struct worker *w, struct conn *c)
 		record(w, c, now_ns());
 	atomic_store_explicit(&w->answers, w->answers + 1, memory_order_relaxed);
 	if (ph != DRAIN)
-		start_request(w, c);
+		next_request(w, c);
 }
 
 static void *work(void *arg)
@@ -164,10 +208,20 @@ static void *work(void *arg)
 	struct worker *w = arg;
 	struct epoll_event evs[256];
 	uint64_t drain_from = 0;
-	for (unsigned i = 0; i < w->nconns; i++)
-		start_request(w, &w->conns[i]);
+	w->start = now_ns();
+	w->step = opt.rate ? 1e9 * opt.workers / opt.rate : 0;
+	for (unsigned i = 0; i < w->nconns; i++) {
+		w->conns[i].slot = i;
+		next_request(w, &w->conns[i]);
+	}
 	for (;;) {
-		int n = epoll_wait(w->epfd, evs, 256, 50);
+		struct timespec wait = {0, 50000000};
+		if (opt.rate && atomic_load(&phase) != DRAIN) {
+			uint64_t ns = run_timetable(w);
+			if (ns < 50000000)
+				wait.tv_nsec = (long)ns;
+		}
+		int n = epoll_pwait2(w->epfd, evs, 256, &wait, NULL);
 		for (int i = 0; i < n; i++) {
 			struct conn *c = evs[i].data.ptr;
 			if (c->fd >= 0 && (evs[i].events & EPOLLOUT))
@@ -176,7 +230,8 @@ static void *work(void *arg)
 				readable(w, c);
 		}
 		unsigned alive = 0, busy = 0;
-		if (n > 0 && atomic_load_explicit(&phase, memory_order_relaxed) != DRAIN)
+		if ((n > 0 || opt.rate) &&
+		    atomic_load_explicit(&phase, memory_order_relaxed) != DRAIN)
 			continue;
 		for (unsigned i = 0; i < w->nconns; i++) {
 			alive += w->conns[i].fd >= 0;
@@ -248,22 +303,26 @@ static void connect_all(struct conn *conns)
 
 static void usage(FILE *f)
 {
-	fprintf(f, "usage: load --port PORT [options]\n"
-		   "Loads a server over TCP, checks every answer, prints key=value lines.\n"
-		   "  --protocol memcached|redis|echo   (memcached)\n"
-		   "  --host ADDRESS       IPv4 address (127.0.0.1)\n"
-		   "  --connections N      1-60000 (100)\n"
-		   "  --seconds S          measured time, 0.1-3600 (3)\n"
-		   "  --warmup S           time before it, 0-60 (0.5)\n"
-		   "  --threads N          1 or 2 (1)\n"
-		   "  --size BYTES         value or message size, 8-65536 (100)\n"
-		   "  --keys N             keys in all (10 a connection)\n"
-		   "  --set-ratio X        share of sets, 0-1 (0.1)\n"
-		   "  --pid PID            the server's: adds CPU, context switches, threads\n"
-		   "  --timeout S          an answer that takes longer is a failure, 0.1-600 (10)\n"
-		   "  --wait S             keep trying to connect for so long, 0-600 (0)\n"
-		   "  --json               one JSON object instead of lines\n"
-		   "Exit: 0 every answer right, 1 wrong or missing answers, 2 bad usage.\n");
+	fprintf(
+	    f,
+	    "usage: load --port PORT [options]\n"
+	    "Loads a server over TCP, checks every answer, prints key=value lines.\n"
+	    "  --protocol memcached|redis|echo   (memcached)\n"
+	    "  --host ADDRESS       IPv4 address (127.0.0.1)\n"
+	    "  --connections N      1-60000 (100)\n"
+	    "  --seconds S          measured time, 0.1-3600 (3)\n"
+	    "  --warmup S           time before it, 0-60 (0.5)\n"
+	    "  --threads N          1 or 2 (1)\n"
+	    "  --size BYTES         value or message size, 8-65536 (100)\n"
+	    "  --keys N             keys in all (10 a connection)\n"
+	    "  --set-ratio X        share of sets, 0-1 (0.1)\n"
+	    "  --pid PID            the server's: adds CPU, context switches, threads\n"
+	    "  --rate N             requests a second, at planned times, 1-10000000 (as fast as\n"
+	    "                       they are answered)\n"
+	    "  --timeout S          an answer that takes longer is a failure, 0.1-600 (10)\n"
+	    "  --wait S             keep trying to connect for so long, 0-600 (0)\n"
+	    "  --json               one JSON object instead of lines\n"
+	    "Exit: 0 every answer right, 1 wrong or missing answers, 2 bad usage.\n");
 }
 
 static double number(const char *name, const char *text, double min, double max, bool whole)
@@ -280,14 +339,23 @@ static double number(const char *name, const char *text, double min, double max,
 
 static void parse(int argc, char **argv)
 {
-	static const struct option longs[] = {{"protocol", 1, 0, 'P'}, {"host", 1, 0, 'H'},
-					      {"port", 1, 0, 'p'},     {"connections", 1, 0, 'c'},
-					      {"seconds", 1, 0, 's'},  {"warmup", 1, 0, 'w'},
-					      {"threads", 1, 0, 't'},  {"size", 1, 0, 'z'},
-					      {"keys", 1, 0, 'k'},     {"set-ratio", 1, 0, 'r'},
-					      {"pid", 1, 0, 'i'},      {"timeout", 1, 0, 'o'},
-					      {"wait", 1, 0, 'W'},     {"json", 0, 0, 'j'},
-					      {"help", 0, 0, 'h'},     {0}};
+	static const struct option longs[] = {{"protocol", 1, 0, 'P'},
+					      {"host", 1, 0, 'H'},
+					      {"port", 1, 0, 'p'},
+					      {"connections", 1, 0, 'c'},
+					      {"seconds", 1, 0, 's'},
+					      {"warmup", 1, 0, 'w'},
+					      {"threads", 1, 0, 't'},
+					      {"size", 1, 0, 'z'},
+					      {"keys", 1, 0, 'k'},
+					      {"set-ratio", 1, 0, 'r'},
+					      {"rate", 1, 0, 'R'},
+					      {"pid", 1, 0, 'i'},
+					      {"timeout", 1, 0, 'o'},
+					      {"wait", 1, 0, 'W'},
+					      {"json", 0, 0, 'j'},
+					      {"help", 0, 0, 'h'},
+					      {0}};
 	int ch, at = 0;
 	struct in_addr a;
 	opterr = 0;
@@ -315,6 +383,7 @@ static void parse(int argc, char **argv)
 			opt.value_size = (unsigned)number(name, optarg, 8, MAX_VALUE, true);
 			break;
 		case 'k': opt.keys = (unsigned)number(name, optarg, 1, 10e6, true); break;
+		case 'R': opt.rate = number(name, optarg, 1, 10e6, false); break;
 		case 'r': opt.set_ratio = number(name, optarg, 0, 1, false); break;
 		case 'i': opt.pid = (pid_t)number(name, optarg, 1, 1 << 30, true); break;
 		case 'o': opt.timeout = number(name, optarg, 0.1, 600, false); break;

@@ -27,6 +27,8 @@ struct conn {
 	uint32_t lo;           /* for a get: version acknowledged when it left */
 	uint32_t seeded;       /* own keys written once */
 	uint64_t t0;
+	uint64_t slot; /* with --rate: the oldest slot not yet used, and how many are due */
+	uint32_t due;
 	size_t outlen, outoff, inlen;
 	char *out, *in;
 };
@@ -37,6 +39,8 @@ struct worker {
 	struct conn *conns;
 	unsigned nconns;
 	uint64_t rng;
+	uint64_t start, cursor; /* the timetable of --rate: begin, next slot; ns between slots */
+	double step;
 	uint64_t hist[BUCKETS];
 	uint64_t gets, sets, hits, misses, max_ns, sum_ns, measured;
 	_Atomic uint64_t answers;
@@ -47,7 +51,7 @@ struct options {
 	enum protocol protocol;
 	char host[64];
 	unsigned port, connections, keys, value_size, workers;
-	double seconds, warmup, set_ratio, timeout, wait;
+	double seconds, warmup, set_ratio, timeout, wait, rate;
 	pid_t pid;
 	bool json;
 };
