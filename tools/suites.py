@@ -203,6 +203,12 @@ def suite_style():
     return counts
 
 
+def suite_tools():
+    """the load generator sees through servers that lie"""
+    need_release()
+    return counted(["tools/test-load", "build/tools/load"], 120)
+
+
 def suite_roles():
     """clang's thread-safety roles: a build without warnings"""
     have("clang", "clang++")
@@ -311,7 +317,7 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "roles", "unit", "preload", "fleet", "bench", "demo"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "bench", "demo"]
 LONG = ["debug", "repeat", "soak", "servers", "figures"]
 
 
@@ -335,7 +341,7 @@ def main(argv):
             print(f"test: {arg}: unknown option", file=sys.stderr)
             return 2
     names = [n for n in SUITES + LONG if n in chosen] if chosen else SUITES + (LONG if everything else [])
-    if "build" not in names and set(names) & {"style", "preload", "fleet", "bench", "demo", "repeat", "soak", "servers", "figures"}:
+    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "bench", "demo", "repeat", "soak", "servers", "figures"}:
         names.insert(0, "build")
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop)
