@@ -205,7 +205,7 @@ static inline void *join(pthread_t t)
 }
 
 /* Polls an int until it has the value; returns whether it did within ms. */
-static inline int wait_for(int *p, int value, long ms)
+static inline int wait_for(volatile int *p, int value, long ms)
 {
 	int64_t end = now_ms() + ms;
 
