@@ -196,7 +196,7 @@ static void nothing(void)
 {
 }
 
-static void (*atrelocation(void))(void)
+__attribute__((used)) static void (*atrelocation(void))(void)
 {
 	realinit();
 	return nothing;

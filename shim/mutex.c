@@ -1,0 +1,492 @@
+/*
+ * mutex.c - pthread mutexes of all kinds.
+ *
+ * Free and uncontended, a mutex is one compare-and-swap of its word, as libc's;
+ * who has to wait is parked by the mutex's address, as in Go's sync.Mutex, whose
+ * two modes these are. Normally the unlocker frees the word and wakes the first
+ * waiter, which then competes with whoever comes by: a thread that is running
+ * anyway gets the mutex without a switch. A waiter that has waited for a
+ * millisecond is handed the mutex instead (starvation), so the tail of the
+ * waiting times is bounded. While one woken waiter is on its way no other is woken.
+ *
+ * Rejected: libc's protocol with the futex call replaced (0, 1, 2: the word says 2
+ * for too long, and nothing bounds how often a waiter loses); always handing over
+ * (every contended unlock costs two switches).
+ *
+ * Robust, priority-inheriting and priority-protected mutexes live on the kernel's
+ * knowledge of thread ids: the real functions run for them, with the goroutine
+ * wired to its kernel thread while it holds one. So do shared recursive and
+ * error-checking ones, whose owner must be unique in all processes. Other
+ * shared ones follow libc's protocol here, to wait as goroutines wait.
+ */
+#include "sync.h"
+
+#include <linux/futex.h>
+#include <sys/single_threaded.h>
+
+#include "deadline.h"
+#include "sched.h"
+#include "signal.h"
+#include "tls.h"
+
+uint32_t forkgen = 1;
+
+/*
+ * word of a mutex that is ours:
+ *   Locked    somebody has it (or was handed it and has not run yet)
+ *   Waiters   somebody may be in the queue; set by a waiter under the queue's
+ *             lock, cleared by whoever finds the queue empty
+ *   forkgen in the bits above: the waiter that was woken last is on its way and
+ *             will lock, or queue again; not so if it is another forkgen
+ * All zero: free.
+ */
+enum { Locked = 1, Waiters = 2, WokenShift = 8, WokenMask = -1u << WokenShift };
+
+/* word of a shared mutex: libc's. */
+enum { SharedFree = 0, SharedLocked = 1, SharedWaiters = 2 };
+
+/* A waiter that has waited this long is handed the mutex. As Go's starvationThresholdNs. */
+enum { StarvationNs = 1000000 };
+
+/* How long to wait, and for which clock's time; abs NULL: for ever. */
+typedef struct Limit {
+	clockid_t clock;
+	const struct timespec *abs;
+} Limit;
+
+/* A goroutine that waits; on its stack, pointed to by its tag in the queue. */
+typedef struct Waiter {
+	Mutex *m;
+	int64_t since; /* nanotime() when it came */
+	bool woken;    /* it is the one that word's upper bits speak of */
+	bool granted;  /* unlocker, under the queue's lock: the mutex is yours */
+} Waiter;
+
+static inline uint32_t wokennow(void)
+{
+	return forkgen << WokenShift;
+}
+
+static inline bool singlethreaded(void)
+{
+	return __libc_single_threaded;
+}
+
+static inline bool lock_atomic(Mutex *m)
+{
+	uint32_t free = 0;
+	return atomic_compare_exchange_strong_explicit(
+		&m->word, &free, Locked, memory_order_acquire, memory_order_relaxed);
+}
+
+/* Free to Locked, if it is all free. Not for shared ones, which another process may
+ * be about to lock. */
+static inline bool lock_fast(Mutex *m)
+{
+	if (singlethreaded() && atomic_load_explicit(&m->word, memory_order_relaxed) == 0) {
+		atomic_store_explicit(&m->word, Locked, memory_order_relaxed);
+		return true;
+	}
+	return lock_atomic(m);
+}
+
+/* Locked to free, if nobody waits. */
+static inline bool unlock_fast(Mutex *m)
+{
+	uint32_t locked = Locked;
+	if (singlethreaded() && atomic_load_explicit(&m->word, memory_order_relaxed) == Locked) {
+		atomic_store_explicit(&m->word, 0, memory_order_relaxed);
+		return true;
+	}
+	return atomic_compare_exchange_strong_explicit(
+		&m->word, &locked, 0, memory_order_release, memory_order_relaxed);
+}
+
+/* word without the promise of a waiter, if it is ours or nobody's any more. */
+static inline uint32_t dropwoken(uint32_t v, bool ours)
+{
+	return ours || (v & WokenMask) != wokennow() ? v & ~WokenMask : v;
+}
+
+/* Under the queue's lock: takes the mutex if it has become free, else tells that we wait. */
+static bool lockcheck(void *arg)
+{
+	Waiter *w = arg;
+	uint32_t v = atomic_load_explicit(&w->m->word, memory_order_relaxed);
+	for (;;) {
+		uint32_t nv = dropwoken(v, w->woken) | (v & Locked ? Waiters : Locked);
+		if (atomic_compare_exchange_weak_explicit(
+			    &w->m->word, &v, nv, memory_order_acquire, memory_order_relaxed)) {
+			w->woken = false;
+			return v & Locked;
+		}
+	}
+}
+
+static bool lock_try(Mutex *m, bool woken)
+{
+	uint32_t v = atomic_load_explicit(&m->word, memory_order_relaxed);
+	while (!(v & Locked)) {
+		if (atomic_compare_exchange_weak_explicit(&m->word, &v, dropwoken(v, woken) | Locked,
+			    memory_order_acquire, memory_order_relaxed))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Waits for the mutex: 0, ETIMEDOUT, or EINVAL for a bad time. Signal handlers of
+ * the goroutine run meanwhile; the wait goes on after them.
+ */
+static noinline_fn int lock_slow(Mutex *m, Limit limit)
+{
+	Waiter w = {.m = m};
+	int64_t deadline = FOREVER;
+	int flags = ParkIntr;
+
+	for (;;) {
+		if (lock_try(m, w.woken))
+			return 0;
+		if (w.since == 0) {
+			if (limit.abs && !validtimespec(limit.abs))
+				return EINVAL;
+			w.since = nanotime();
+			deadline = deadlineat(limit.clock, limit.abs);
+		}
+		switch (semapark(m, lockcheck, NULL, &w, (uintptr_t)&w, WaitMutex, deadline, flags)) {
+		case 0:
+			if (w.granted)
+				return 0;
+			w.woken = true;
+			break;
+		case -EAGAIN: return 0;
+		case -ETIMEDOUT:
+			if (deadlinepassed(limit.clock, limit.abs))
+				return ETIMEDOUT;
+			deadline = deadlineat(limit.clock, limit.abs);
+			break;
+		case -EINTR: (void)sigdeliver(true); break;
+		default: throw("mutex: semapark failed");
+		}
+		/* It has been in the queue: back to its head. */
+		flags |= ParkLIFO;
+	}
+}
+
+typedef struct Unlock {
+	Mutex *m;
+	int64_t now;
+	bool handoff;
+} Unlock;
+
+static int unlockpick(void *arg, uint64_t tag)
+{
+	Unlock *u = arg;
+	Waiter *w = (Waiter *)(uintptr_t)tag;
+	if (u->now - w->since >= StarvationNs)
+		u->handoff = w->granted = true;
+	return 1;
+}
+
+/* Under the queue's lock, the word Locked|Waiters: nobody else changes it. Its store gives
+ * the mutex, and its memory, away. */
+static void unlockdone(void *arg, int woken, int left)
+{
+	Unlock *u = arg;
+	uint32_t v = left ? Waiters : 0;
+	if (u->handoff)
+		v |= Locked;
+	else if (woken)
+		v |= wokennow();
+	atomic_store_explicit(&u->m->word, v, memory_order_release);
+}
+
+/* Frees the mutex and wakes a waiter, or hands it over. */
+static noinline_fn void unlock_slow(Mutex *m)
+{
+	uint32_t v = atomic_load_explicit(&m->word, memory_order_relaxed);
+	while (v & Locked) {
+		if ((v & Waiters) && (v & WokenMask) != wokennow()) {
+			Unlock u = {.m = m, .now = nanotime()};
+			semaready(m, 1, unlockpick, unlockdone, &u, 0);
+			return;
+		}
+		if (atomic_compare_exchange_weak_explicit(&m->word, &v, v & ~Locked,
+			    memory_order_release, memory_order_relaxed))
+			return;
+	}
+}
+
+/* --- shared between processes: libc's protocol --------------------------------- */
+
+static int sharedlock_slow(Mutex *m, Limit limit)
+{
+	int op = FUTEX_WAIT_BITSET;
+	if (limit.abs) {
+		if (!validtimespec(limit.abs))
+			return EINVAL;
+		if (limit.abs->tv_sec < 0)
+			return ETIMEDOUT;
+		if (limit.clock == CLOCK_REALTIME)
+			op |= FUTEX_CLOCK_REALTIME;
+	}
+	while (atomic_exchange_explicit(&m->word, SharedWaiters, memory_order_acquire) !=
+		SharedFree) {
+		long r = blockingsyscall(SYS_futex, (long)&m->word, op, SharedWaiters,
+			(long)limit.abs, 0, (long)FUTEX_BITSET_MATCH_ANY);
+		if (r == -ETIMEDOUT)
+			return ETIMEDOUT;
+		if (r == -EINTR)
+			(void)sigdeliver(true);
+	}
+	return 0;
+}
+
+static void sharedunlock(Mutex *m)
+{
+	if (atomic_exchange_explicit(&m->word, SharedFree, memory_order_release) > SharedLocked) {
+		KEEP_ERRNO;
+		real.syscall(SYS_futex, &m->word, FUTEX_WAKE, 1, NULL, NULL, 0);
+	}
+}
+
+/* --- all that are not robust, PI or protected ----------------------------------- */
+
+static int acquire(Mutex *m, int kind, Limit limit)
+{
+	if (kind & KindShared)
+		return lock_atomic(m) ? 0 : sharedlock_slow(m, limit);
+	return lock_fast(m) ? 0 : lock_slow(m, limit);
+}
+
+static bool acquire_try(Mutex *m, int kind)
+{
+	if (kind & KindShared)
+		return lock_atomic(m);
+	return lock_fast(m) || lock_try(m, false);
+}
+
+static void release(Mutex *m, int kind)
+{
+	if (kind & KindShared)
+		sharedunlock(m);
+	else if (!unlock_fast(m))
+		unlock_slow(m);
+}
+
+static inline void setowner(Mutex *m, uint32_t tid)
+{
+	atomic_store_explicit(&m->owner, tid, memory_order_relaxed);
+}
+
+static inline bool owned(Mutex *m)
+{
+	return atomic_load_explicit(&m->owner, memory_order_relaxed) == selftid();
+}
+
+/* Does the kernel, or another process, have to know the owner? */
+static bool needskernel(int kind)
+{
+	if (!(kind & ~KindTypeMask))
+		return false;
+	int type = kind & KindTypeMask;
+	return (kind & ~(KindTypeMask | KindShared)) ||
+	       type == PTHREAD_MUTEX_RECURSIVE || type == PTHREAD_MUTEX_ERRORCHECK;
+}
+
+/* The holder locks again: 0 or an error; -1: it is not the holder, or has to wait for itself. */
+static int relock(Mutex *m, int kind)
+{
+	int type = kind & KindTypeMask;
+	if (type == PTHREAD_MUTEX_RECURSIVE && owned(m)) {
+		if (m->count + 1 == 0)
+			return EAGAIN;
+		m->count++;
+		return 0;
+	}
+	if (type == PTHREAD_MUTEX_ERRORCHECK && owned(m))
+		return EDEADLK;
+	return -1;
+}
+
+static void locked(Mutex *m, int kind)
+{
+	setowner(m, selftid());
+	if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE)
+		m->count = 1;
+}
+
+/* --- the real functions ---------------------------------------------------------- */
+
+/* A goroutine that holds such a mutex stays on its kernel thread, once for each lock. */
+static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait)
+{
+	int err;
+	wire();
+	bracketenter();
+	if (!wait)
+		err = real.pthread_mutex_trylock(pm);
+	else if (!limit.abs)
+		err = real.pthread_mutex_lock(pm);
+	else
+		err = real.pthread_mutex_clocklock(pm, limit.clock, limit.abs);
+	bracketleave();
+	if (err && err != EOWNERDEAD)
+		unwire();
+	return err;
+}
+
+static int wiredunlock(pthread_mutex_t *pm)
+{
+	bracketenter();
+	int err = real.pthread_mutex_unlock(pm);
+	bracketleave();
+	if (err != EPERM && err != EINVAL)
+		unwire();
+	return err;
+}
+
+/* --- the interface ----------------------------------------------------------------- */
+
+static inline int kindof(const Mutex *m)
+{
+	return atomic_load_explicit(&m->kind, memory_order_relaxed);
+}
+
+/* What the lock functions have in common after their fast path. */
+static noinline_fn int lock_kinds(Mutex *m, Limit limit)
+{
+	int kind = kindof(m);
+	if (kind < 0) /* destroyed */
+		return EINVAL;
+	if (needskernel(kind))
+		return wiredlock((pthread_mutex_t *)m, limit, true);
+	int err = relock(m, kind);
+	if (err >= 0)
+		return err;
+	err = acquire(m, kind, limit);
+	if (err)
+		return err;
+	locked(m, kind);
+	m->nusers++;
+	return 0;
+}
+
+SHIM(int, pthread_mutex_lock, pthread_mutex_t *pm)
+{
+	Mutex *m = (Mutex *)pm;
+	if (likely(kindof(m) == PTHREAD_MUTEX_NORMAL) && likely(lock_fast(m))) {
+		setowner(m, selftid());
+		m->nusers++;
+		return 0;
+	}
+	return lock_kinds(m, (Limit){0});
+}
+
+SHIM(int, pthread_mutex_clocklock, pthread_mutex_t *pm, clockid_t clock, const struct timespec *abs)
+{
+	if (!waitclock(clock))
+		return EINVAL;
+	return lock_kinds((Mutex *)pm, (Limit){clock, abs});
+}
+
+SHIM(int, pthread_mutex_timedlock, pthread_mutex_t *pm, const struct timespec *abs)
+{
+	return lock_kinds((Mutex *)pm, (Limit){CLOCK_REALTIME, abs});
+}
+
+SHIM(int, pthread_mutex_trylock, pthread_mutex_t *pm)
+{
+	Mutex *m = (Mutex *)pm;
+	int kind = kindof(m);
+	if (kind < 0)
+		return EINVAL;
+	if (unlikely(needskernel(kind)))
+		return wiredlock(pm, (Limit){0}, false);
+	if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE) {
+		int err = relock(m, kind);
+		if (err >= 0)
+			return err;
+	}
+	if (!acquire_try(m, kind))
+		return EBUSY;
+	locked(m, kind);
+	m->nusers++;
+	return 0;
+}
+
+/* Unlocks for good or for a condition wait (`users`: by how many nusers falls). */
+static noinline_fn int unlock_kinds(Mutex *m, uint32_t users)
+{
+	int kind = kindof(m);
+	if (kind < 0)
+		return EINVAL;
+	if (needskernel(kind))
+		return wiredunlock((pthread_mutex_t *)m);
+	switch (kind & KindTypeMask) {
+	case PTHREAD_MUTEX_RECURSIVE:
+		if (!owned(m))
+			return EPERM;
+		if (--m->count != 0)
+			return 0;
+		break;
+	case PTHREAD_MUTEX_ERRORCHECK:
+		if (!owned(m))
+			return EPERM;
+		break;
+	}
+	/* Whoever unlocks a normal mutex that another holds, unlocks it, as with libc. */
+	setowner(m, 0);
+	m->nusers -= users;
+	release(m, kind);
+	return 0;
+}
+
+SHIM(int, pthread_mutex_unlock, pthread_mutex_t *pm)
+{
+	Mutex *m = (Mutex *)pm;
+	if (likely(kindof(m) == PTHREAD_MUTEX_NORMAL)) {
+		setowner(m, 0);
+		m->nusers--;
+		if (unlikely(!unlock_fast(m)))
+			unlock_slow(m);
+		return 0;
+	}
+	return unlock_kinds(m, 1);
+}
+
+int mutexcondunlock(Mutex *m)
+{
+	return unlock_kinds(m, 0);
+}
+
+int mutexcondlock(Mutex *m)
+{
+	int kind = kindof(m);
+	if (kind < 0)
+		return EINVAL;
+	if (needskernel(kind))
+		return wiredlock((pthread_mutex_t *)m, (Limit){0}, true);
+	int err = relock(m, kind);
+	if (err >= 0)
+		return err;
+	acquire(m, kind, (Limit){0});
+	locked(m, kind);
+	return 0;
+}
+
+SHIM(int, pthread_mutex_consistent, pthread_mutex_t *pm)
+{
+	bracketenter();
+	int err = real.pthread_mutex_consistent(pm);
+	bracketleave();
+	return err;
+}
+
+SHIM(int, pthread_mutex_setprioceiling, pthread_mutex_t *pm, int ceiling, int *old)
+{
+	bracketenter();
+	int err = real.pthread_mutex_setprioceiling(pm, ceiling, old);
+	bracketleave();
+	return err;
+}

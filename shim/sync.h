@@ -1,0 +1,63 @@
+/*
+ * sync.h - the layouts of the synchronization objects, and what their files
+ * share.
+ *
+ * Every object keeps the size of libc's and the meaning of the fields that
+ * static initialisers, attributes and debuggers touch (__kind, __owner,
+ * __nusers, __flags, __shared, clock bits); all else in it is ours. Objects shared
+ * between processes keep libc's protocol whole, since the other process may
+ * run without us. Waiters are never in the object: they are in the scheduler's
+ * queues, by its address. A child of fork finds the queues empty and the objects
+ * as they were, so a bit that says "somebody waits" is only ever a hint to
+ * look, and one that promises an action of a waiter carries forkgen.
+ */
+#ifndef GOSHIM_SYNC_H
+#define GOSHIM_SYNC_H
+
+#include <stdatomic.h>
+
+#include "shim.h"
+
+/* Processes since the library was loaded, counted along the line of forks; at
+ * least 1. fork.c adds 1 in the child, before any other code of it runs. */
+extern uint32_t forkgen;
+
+/* --- mutex.c ---------------------------------------------------------------- */
+
+/* As struct __pthread_mutex_s; mutex.c has the values of word. */
+typedef struct Mutex {
+	_Atomic uint32_t word;
+	uint32_t count;		/* owner only: depth of a recursive one */
+	_Atomic uint32_t owner; /* selftid() of the holder, 0 when free */
+	uint32_t nusers;	/* holder only: holders and condition waiters */
+	_Atomic int32_t kind;
+	int16_t spins, elision;
+	void *list[2];
+} Mutex;
+_Static_assert(sizeof(Mutex) == sizeof(pthread_mutex_t), "Mutex lies over pthread_mutex_t");
+_Static_assert(offsetof(Mutex, kind) == offsetof(pthread_mutex_t, __data.__kind), "kind");
+_Static_assert(offsetof(Mutex, owner) == offsetof(pthread_mutex_t, __data.__owner), "owner");
+_Static_assert(offsetof(Mutex, nusers) == offsetof(pthread_mutex_t, __data.__nusers), "nusers");
+
+/* Bits of kind, as libc has them. */
+enum {
+	KindTypeMask = 3, /* PTHREAD_MUTEX_NORMAL, _RECURSIVE, _ERRORCHECK, _ADAPTIVE_NP */
+	KindShared = 128,
+};
+
+/* Our protocol, not libc's: private to the process, not robust, PI or priority protected. */
+static inline bool mutexisours(const Mutex *m)
+{
+	return !(atomic_load_explicit(&m->kind, memory_order_relaxed) & ~KindTypeMask);
+}
+
+/*
+ * For a condition wait: unlocks m and locks it again later, the thread
+ * counting as a user of it in between. Return 0 or what pthread_mutex_unlock
+ * and pthread_mutex_lock would (condunlock: EPERM, and then still nothing has
+ * changed).
+ */
+int mutexcondunlock(Mutex *m);
+int mutexcondlock(Mutex *m);
+
+#endif
