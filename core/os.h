@@ -54,4 +54,9 @@ int tgkill_os(int tid, int sig);
 /* write(2) of all n bytes, EINTR and short writes handled. SIGSAFE */
 void writeall(int fd, const void *p, size_t n);
 
+/* Orders memory accesses of this thread against those of every thread of the process,
+ * without their help. The register call comes once, before the first; 0 or -errno. */
+int membarrierregister(void);
+void membarrier(void);
+
 #endif

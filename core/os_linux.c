@@ -525,3 +525,16 @@ int ncpu(void)
 {
 	return ncpuunder("", naffinity());
 }
+
+/* Orders memory accesses of this thread against those of all others of the process. */
+int membarrierregister(void)
+{
+	enum { MEMBARRIER = 324, REGISTER_PRIVATE_EXPEDITED = 1 << 4 };
+	return (int)sys2(MEMBARRIER, REGISTER_PRIVATE_EXPEDITED, 0);
+}
+
+void membarrier(void)
+{
+	enum { MEMBARRIER = 324, PRIVATE_EXPEDITED = 1 << 3 };
+	sys2(MEMBARRIER, PRIVATE_EXPEDITED, 0);
+}

@@ -16,9 +16,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
@@ -28,13 +30,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/sem.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,7 +61,25 @@ extern void __pthread_register_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_register_cancel_defer(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel_restore(__pthread_unwind_buf_t *buf);
+struct __jmp_buf_tag;
+extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void),
+	void *dso);
 extern noreturn_fn void __pthread_unwind_next(__pthread_unwind_buf_t *buf);
+
+/* (One per feature set of <signal.h>.) */
+extern int __xpg_sigpause(int sig);
+extern int __sigpause(int sigormask, int issig);
+/* Fortified names, which <bits/...2.h> has where _FORTIFY_SOURCE is set. */
+extern ssize_t __read_chk(int fd, void *buf, size_t n, size_t len);
+extern ssize_t __pread64_chk(int fd, void *buf, size_t n, off_t offset, size_t len);
+extern ssize_t __recv_chk(int fd, void *buf, size_t n, size_t len, int flags);
+extern ssize_t __recvfrom_chk(int fd, void *buf, size_t n, size_t len, int flags,
+	__SOCKADDR_ARG addr, socklen_t *addrlen);
+extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t len);
+extern int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+	const sigset_t *mask, size_t len);
+extern int __open_2(const char *path, int flags);
+extern int __openat_2(int dir, const char *path, int flags);
 
 /* struct Real and its one instance, `real`; shim_NAME; EXPORT_NAME. */
 #include "symbols.h"

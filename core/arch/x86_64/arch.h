@@ -79,6 +79,20 @@ static inline long sys6(long nr, long a, long b, long c, long d, long e, long f)
 	return r;
 }
 
+/* The thread block in FS. (Its first word points to itself.) */
+static inline void *fsbase(void)
+{
+	void *p;
+	__asm__ volatile("movq %%fs:0, %0" : "=r"(p));
+	return p;
+}
+
+/* Control words of SSE and x87, as mcall0 saves them. */
+static inline void getcontrolwords(unsigned cw[2])
+{
+	__asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(cw[0]), "=m"(*(unsigned short *)&cw[1]));
+}
+
 /* A hint that the caller spins. */
 static inline void procyield(void)
 {

@@ -1,0 +1,270 @@
+/*
+ * api.h - all that shim/ may see of the scheduler.
+ *
+ * A caller is one of three: a goroutine (getg() != NULL), a foreign kernel
+ * thread, or the only thread of a process whose scheduler has not started
+ * (getg() == NULL for both). Functions say what they do for which. Errors are
+ * negative errno values; times are nanoseconds of CLOCK_MONOTONIC (nanotime()).
+ */
+#ifndef GOSHIM_API_H
+#define GOSHIM_API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "annotate.h"
+#include "arch/x86_64/arch.h"
+#include "stack.h"
+
+typedef struct G G;
+typedef struct M M;
+typedef struct Sudog Sudog;
+
+/* No deadline. */
+#define FOREVER INT64_MAX
+
+/* Why a goroutine waits; the text (waitreasonstr) is Go's where Go has one. */
+typedef enum WaitReason {
+	WaitNone,
+	WaitMutex,
+	WaitCond,
+	WaitRWMutexR,
+	WaitRWMutexW,
+	WaitSem,
+	WaitBarrier,
+	WaitOnce,
+	WaitJoin,
+	WaitFutex,
+	WaitSleep,
+	WaitIORead,
+	WaitIOWrite,
+	WaitIOPoll,
+	WaitSignal,
+	WaitThread,
+	WaitReasonCount
+} WaitReason;
+const char *waitreasonstr(WaitReason r);
+
+/* --- identity ----------------------------------------------------------- */
+
+/* The running goroutine; NULL on a foreign thread and before the start. In the
+ * runtime itself, on a g0 stack, it is that g0. */
+static inline G *getg(void)
+{
+	G *gp;
+	/* One instruction reads it: code that kept the thread pointer across a
+	 * switch would read another goroutine's. */
+	__asm__ volatile("movq goshim_g@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0" : "=r"(gp));
+	return gp;
+}
+
+/* For the child of vfork, which shares its parent's block: what getg() says there. */
+static inline void goshim_setg(G *gp)
+{
+	uintptr_t t;
+	__asm__ volatile("movq goshim_g@gottpoff(%%rip), %0\n\tmovq %1, %%fs:(%0)"
+			 : "=&r"(t)
+			 : "r"(gp)
+			 : "memory");
+}
+
+bool schedstarted(void); /* the scheduler runs in this process */
+int64_t goid(G *gp);
+void *ghost(G *gp); /* the host's record of this goroutine, given to newproc */
+
+/* --- goroutines --------------------------------------------------------- */
+
+/*
+ * Starts the scheduler: the calling kernel thread becomes M0 and the code that
+ * runs on it goroutine 1 with the given stack bounds, thread block and host
+ * record. kmask is the signal mask (bit sig-1) of Ms. Returns 0 or -errno
+ * (nothing has changed then). The host starts sysmon and the template thread
+ * after it.
+ */
+int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi, uint64_t kmask);
+
+/*
+ * Makes a goroutine that runs fn(arg) on [stacklo, stackhi) with thread block
+ * `tls` in FS, and puts it on the caller's run queue (a foreign thread: the
+ * global queue). fn must end in goexit(). Callable by goroutines and foreign
+ * threads. NULL when memory is short.
+ */
+G *newproc(void (*fn)(void *), void *arg, void *tls, void *host, uintptr_t stacklo,
+	   uintptr_t stackhi);
+
+/*
+ * Ends the calling goroutine. `done(arg)` runs on g0, after stack and thread
+ * block are out of use: it may wake joiners, and give both back.
+ */
+noreturn_fn void goexit(void (*done)(void *arg), void *arg);
+
+int setgomaxprocs(int n); /* stops the world; 0, -EINVAL (1 to 1024), -EAGAIN (not a goroutine) */
+
+void gosched(void);     /* yields: puts the caller on the global run queue */
+void lockOSThread(void);   /* wires the caller to its M; nests */
+void unlockOSThread(void);
+
+/* The M of the caller stays its own between the two; for a few instructions
+ * of the shim that must not see the P taken away. No parking between. */
+M *acquirem(void);
+void releasem(M *mp);
+
+/* A system call without libc: the kernel's result, -errno included. */
+static inline long rawsyscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	return sys6(nr, a, b, c, d, e, f);
+}
+
+/* --- waiting by address --------------------------------------------------- */
+
+enum {
+	ParkLIFO = 1,   /* queue at the head (a waiter that was woken and lost) */
+	ParkIntr = 2,   /* a signal or cancellation ends the wait with -EINTR */
+	ParkHandoff = 4, /* semaready: run the woken one next on this P */
+};
+
+/*
+ * Waits on addr. Under the lock of addr's queue, check(arg) is called first
+ * (NULL: always true); false ends it with -EAGAIN, no wait. Otherwise the
+ * caller is queued with `tag`, and sleeps until semaready picks it (0), the
+ * deadline passes (-ETIMEDOUT) or, with ParkIntr, a signal for the goroutine
+ * is to be handled or its cancellation was asked for (-EINTR). A waiter that
+ * leaves by itself has left the queue when semapark returns, and then
+ * leave(arg), if any, has been called once under the queue's lock, before
+ * any later semaready could look. Works for all three kinds of caller; a
+ * foreign thread sleeps in the kernel. check, leave: no blocking, no calls
+ * into this interface.
+ */
+int semapark(const void *addr, bool (*check)(void *arg), void (*leave)(void *arg), void *arg,
+	     uint64_t tag, WaitReason why, int64_t deadline, int flags);
+
+/*
+ * Wakes up to n waiters of addr, in queue order, only those for which
+ * pick(arg, tag) holds (NULL: all); pick returns 1 to wake, 0 to skip, -1 to
+ * stop looking. When done(arg, woken, left) is given it is called once under
+ * the queue's lock, after the choice and before any of the chosen runs, with
+ * how many were chosen and how many are left in the queue: the place to
+ * update the object. Returns the number woken. SIGSAFE where the caller is a
+ * goroutine outside the runtime (handlers run there only).
+ */
+int semaready(const void *addr, int n, int (*pick)(void *arg, uint64_t tag),
+	      void (*done)(void *arg, int woken, int left), void *arg, int flags);
+
+/*
+ * Under the locks of both queues: when check(arg) holds, wakes up to nwake
+ * waiters of `from` and moves up to nmove others to the tail of `to`.
+ * Returns woken (*moved, if given, gets the moved), or -EAGAIN when check failed.
+ */
+int semarequeue(const void *from, const void *to, int nwake, int nmove,
+		bool (*check)(void *arg), void *arg, int *moved);
+
+/* The waiters of addr, for assertions and tests. */
+int semawaiters(const void *addr);
+
+/* Sleeps until `deadline`; 0, or -EINTR with ParkIntr. */
+int gosleep(int64_t deadline, int flags);
+
+/* --- system calls --------------------------------------------------------- */
+
+/*
+ * Around a system call that may block for a while: the P may be taken by
+ * others between the two. exitsyscall returns with a P, perhaps on another M.
+ * No-ops unless the caller is a goroutine. errno is untouched.
+ */
+void entersyscall(void);
+void exitsyscall(void);
+
+/*
+ * A system call that can wait, for all callers: entersyscall, the call,
+ * exitsyscall. Returns the kernel's result. When a signal handler of the
+ * goroutine is to run, or its cancellation was asked for, the call is not
+ * begun, or ends with -EINTR; it is never restarted by the kernel then, so the
+ * caller decides (sigdeliver in shim/signal.c). An -EINTR without such a
+ * reason (a runtime signal) may be returned as well: the caller asks again.
+ */
+long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f);
+
+/*
+ * True when waiting in the kernel itself is the better wait now: nothing else
+ * is runnable here and few Ms wait in the kernel. Then use blockingsyscall
+ * directly; else try without blocking and park with netpollwait.
+ */
+bool maywaitinkernel(void);
+
+/* --- readiness of file descriptors ---------------------------------------- */
+
+enum { PollRead = 1, PollWrite = 2, PollHup = 4 };
+
+typedef struct PollDesc PollDesc;
+
+/*
+ * To wait for fd: take a ticket, try the operation without blocking, and when
+ * it would block, wait with the ticket. Whatever becomes ready after the
+ * ticket was taken ends the wait, so nothing is lost between; a wait may end
+ * without reason (try again). Tickets are for goroutines only.
+ * netpollticket returns 0 or -EPERM (fd cannot be polled: a regular file),
+ * -EBADF, -ENOMEM, -EMFILE.
+ */
+typedef struct PollTicket {
+	PollDesc *pd;
+	int fd;
+	int mode; /* PollRead or PollWrite */
+	uint32_t seq;
+} PollTicket;
+int netpollticket(PollTicket *t, int fd, int mode);
+int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flags);
+/* ^ waits for any of n tickets: 0, -ETIMEDOUT, -EINTR, or netpollticket's
+ * errors from the registration, which happens here. */
+
+/* --- signals and cancellation --------------------------------------------- */
+
+/* Tells that gp has something to handle (a signal, cancellation): ends its
+ * interruptible wait or its blockingsyscall, or if it runs, makes it call
+ * host.interrupt soon, at a safe point. Any thread, SIGSAFE. */
+void ginterrupt(G *gp);
+bool ginterrupted(void);	    /* the caller has such a mark */
+void gclearinterrupt(void); /* the caller is about to handle it */
+
+/*
+ * For signal handlers on kernel threads. ctx is the kernel's ucontext_t.
+ */
+/* SIGURG on an M: ctx is the kernel's ucontext. True when the signal was ours. SIGSAFE. */
+bool sigpreempt(int sig, void *info, void *ctx);
+/* Makes the interrupted goroutine call fn(sig, siginfo *, ucontext *) on its own
+ * stack at sp (0: where it is, past the red zone) when the handler returns, and
+ * go on as the ucontext then says when fn returns. The frame is the
+ * kernel's own layout, so that unwinders know it. False when there is no room or the
+ * context is not a goroutine's. SIGSAFE. */
+bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t sp);
+/* Is gp the goroutine that runs on this kernel thread now, outside the runtime's
+ * sections? SIGSAFE. */
+bool gcurrent(G *gp);
+/* Is this context one where the goroutine may be interrupted now? SIGSAFE. */
+bool siginterruptible(G *gp, void *ctx);
+/* The last act of an injected fn: makes *ctx resume right on this M. No preemption after it. */
+void sigresume(void *ctx);
+
+void wakesysmon(void); /* SIGSAFE */
+
+/* The kernel's signal mask (bit sig-1) of whichever M runs the calling
+ * goroutine, from now on. For all others it is the one given to schedinit. */
+void gsetkmask(uint64_t mask);
+uint64_t ggetkmask(void);
+/* The thread block of the calling goroutine's M. */
+void *mblock(void);
+
+/* --- time ----------------------------------------------------------------- */
+
+int64_t nanotime(void); /* CLOCK_MONOTONIC, ns; SIGSAFE */
+
+/* --- debugging ------------------------------------------------------------ */
+
+/* Ends the process: a broken invariant of ours. Writes `who: what`, the
+ * goroutine and the scheduler's state to stderr with write(2) only, then aborts. */
+noreturn_fn void throw(const char *what);
+/* Writes one line "goshim: ..." to stderr; no malloc, no stdio. %s %d %x %p
+ * take const char *, int64_t, uint64_t, void *. */
+void warn(const char *fmt, ...);
+
+#endif

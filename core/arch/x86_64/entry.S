@@ -1,0 +1,134 @@
+/*
+ * entry.S - functions of the shim that return twice, or run on another stack.
+ *
+ * Exports are named here, since .symver wants the definition in its own file;
+ * the rows of symbols.def check them.
+ */
+	.text
+
+/*
+ * pid_t vfork(void). The child runs on our stack and returns first, so the
+ * return address is kept in a register that the kernel preserves for the
+ * parent, and pushed again.
+ */
+	.globl shim_vfork
+	.hidden shim_vfork
+	.type shim_vfork, @function
+shim_vfork:
+	.cfi_startproc
+	subq $8, %rsp
+	.cfi_adjust_cfa_offset 8
+	call vforkbegin
+	addq $8, %rsp
+	.cfi_adjust_cfa_offset -8
+	popq %rdi
+	.cfi_adjust_cfa_offset -8
+	.cfi_register rip, rdi
+	movl $58, %eax		/* vfork */
+	syscall
+	pushq %rdi
+	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset rip, 0
+	testl %eax, %eax
+	jz 1f
+	pushq %rax
+	.cfi_adjust_cfa_offset 8
+	call vforkend
+	popq %rax
+	.cfi_adjust_cfa_offset -8
+	cmpl $-4095, %eax
+	jae 2f
+1:	ret
+2:	negl %eax
+	movl %eax, %edi
+	subq $8, %rsp
+	.cfi_adjust_cfa_offset 8
+	call vforkfail
+	addq $8, %rsp
+	.cfi_adjust_cfa_offset -8
+	ret
+	.cfi_endproc
+	.size shim_vfork, .-shim_vfork
+	.symver shim_vfork, vfork@@GLIBC_2.2.5
+	.symver shim_vfork, __vfork@@GLIBC_2.2.5
+
+/* void callonstack(fn, sig, info, uc, sp): fn(sig, info, uc) on the stack that ends at sp. */
+	.globl callonstack
+	.hidden callonstack
+	.type callonstack, @function
+callonstack:
+	.cfi_startproc
+	pushq %rbp
+	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset rbp, 0
+	movq %rsp, %rbp
+	.cfi_def_cfa_register rbp
+	movq %r8, %rsp
+	movq %rdi, %rax
+	movl %esi, %edi
+	movq %rdx, %rsi
+	movq %rcx, %rdx
+	call *%rax
+	leave
+	.cfi_def_cfa rsp, 8
+	ret
+	.cfi_endproc
+	.size callonstack, .-callonstack
+
+/*
+ * int __sigsetjmp(env, savemask): the mask to save is the goroutine's, which
+ * the kernel doesn't know. Without savemask, and for others, libc's. The layout of
+ * env, and the mangling of pointers in it, is glibc's: eight words, then
+ * whether the mask was saved, then the mask.
+ */
+	.globl shim___sigsetjmp
+	.hidden shim___sigsetjmp
+	.type shim___sigsetjmp, @function
+shim___sigsetjmp:
+	.cfi_startproc
+	testl %esi, %esi
+	jz 1f
+	movq goshim_g@gottpoff(%rip), %rax
+	cmpq $0, %fs:(%rax)
+	jne 2f
+1:	movq realsigsetjmp(%rip), %rax
+	jmp *%rax
+2:	movq %rbx, (%rdi)
+	movq %rbp, %rax
+	xorq %fs:0x30, %rax
+	rolq $0x11, %rax
+	movq %rax, 8(%rdi)
+	movq %r12, 16(%rdi)
+	movq %r13, 24(%rdi)
+	movq %r14, 32(%rdi)
+	movq %r15, 40(%rdi)
+	leaq 8(%rsp), %rax
+	xorq %fs:0x30, %rax
+	rolq $0x11, %rax
+	movq %rax, 48(%rdi)
+	movq (%rsp), %rax
+	xorq %fs:0x30, %rax
+	rolq $0x11, %rax
+	movq %rax, 56(%rdi)
+	subq $8, %rsp
+	.cfi_adjust_cfa_offset 8
+	call setjmpmask
+	addq $8, %rsp
+	.cfi_adjust_cfa_offset -8
+	xorl %eax, %eax
+	ret
+	.cfi_endproc
+	.size shim___sigsetjmp, .-shim___sigsetjmp
+	.symver shim___sigsetjmp, __sigsetjmp@@GLIBC_2.2.5
+
+/* The other names: _setjmp saves no mask and is libc's; setjmp saves it. */
+	.globl shim_setjmp
+	.hidden shim_setjmp
+	.type shim_setjmp, @function
+shim_setjmp:
+	movl $1, %esi
+	jmp shim___sigsetjmp
+	.size shim_setjmp, .-shim_setjmp
+	.symver shim_setjmp, setjmp@@GLIBC_2.2.5
+
+	.section .note.GNU-stack, "", @progbits

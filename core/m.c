@@ -1,0 +1,385 @@
+/*
+ * m.c - kernel threads: making them, stopping them idle, giving them a P.
+ *
+ * An M without work sleeps in its note, on sched.midle; startm wakes one with
+ * a P in nextp, or asks for a new one. New Ms come from the template thread
+ * only: a kernel thread inherits affinity, namespaces, seccomp filters and
+ * capabilities of its creator, which may be wired to a goroutine that changed
+ * them; and the host's way of making one allocates through the program's
+ * malloc, which may park, and so may not run on g0. (Go keeps a template
+ * thread for the first reason.)
+ *
+ * An M is never freed and, once made, never ends: it may have io_uring
+ * requests or a parent-death signal hanging on it that the program made.
+ */
+#include "runtime.h"
+
+#include <string.h>
+
+/* Ms to be made, by schedlink. */
+static struct {
+	Lock lock;
+	M *list;
+	_Atomic uint32_t seq; /* futex of the template thread */
+} newms = { LOCK_INIT(RankSysmon), NULL, 0 };
+
+uint32_t fastrand(M *mp)
+{
+	uint32_t x = mp->fastrand;
+	x ^= x << 13;
+	x ^= x >> 17;
+	x ^= x << 5;
+	return mp->fastrand = x;
+}
+
+HeldLocks *heldlocks(void)
+{
+	static __thread HeldLocks foreign __attribute__((tls_model("initial-exec")));
+	G *gp = getg();
+	return gp && gp->m ? &gp->m->held : &foreign;
+}
+
+/* A new M, linked on sched.allm; its g0 has no stack yet. */
+M *malloc_m(void)
+{
+	M *mp = persistentalloc(sizeof *mp, 64);
+	if (!mp)
+		return NULL;
+	G *g0 = &mp->g0storage;
+	mp->g0 = g0;
+	g0->m = mp;
+	atomic_store_explicit(&g0->status, Grunning, memory_order_relaxed);
+	atomic_store_explicit(&mp->locks, 1, memory_order_relaxed);
+	mp->kmask = sched.basekmask;
+	lock(&sched.lock);
+	mp->id = sched.mnext++;
+	sched.mcount++;
+	mp->fastrand = (uint32_t)(mp->id + 1) * 2654435761u;
+	mp->alllink = sched.allm;
+	/* Release: readers of allm see the record complete. */
+	atomic_store_explicit(&sched.allm, mp, memory_order_release);
+	unlock(&sched.lock);
+	return mp;
+}
+
+/* First function on a new kernel thread; arg is its M. */
+static void mstart(void *arg)
+{
+	M *mp = arg;
+	G *g0 = mp->g0;
+	goshim_g = g0;
+	mp->tls = g0->tls = fsbase();
+	atomic_store_explicit(&mp->tid, gettid_os(), memory_order_relaxed);
+	/* mcall comes back to here, below this frame, each time anew. */
+	g0->sched.sp = ((uintptr_t)__builtin_frame_address(0) - 256) & ~(uintptr_t)63;
+	minitsignals(mp);
+	P *pp = mp->nextp;
+	mp->nextp = NULL;
+	acquirep(mp, pp);
+	check_g0();
+	schedule();
+}
+
+/* Takes back a P for which no M could be made. Its work waits for others. */
+static void abandonp(P *pp, bool spinning)
+{
+	if (spinning)
+		atomic_fetch_sub(&sched.nmspinning, 1);
+	lock(&sched.lock);
+	if (atomic_load(&sched.gcwaiting)) {
+		atomic_store(&pp->status, Pgcstop);
+		if (--sched.stopwait == 0)
+			notewakeup(&sched.stopnote);
+	} else {
+		G *gp;
+		while ((gp = runqget(pp)))
+			globrunqput_locked(gp);
+		pidleput_locked(pp);
+	}
+	unlock(&sched.lock);
+}
+
+void templatethread(void *unused)
+{
+	(void)unused;
+	for (;;) {
+		uint32_t seq = atomic_load(&newms.seq);
+		lock(&newms.lock);
+		M *mp = newms.list;
+		newms.list = NULL;
+		unlock(&newms.lock);
+		if (!mp) {
+			futexsleep(&newms.seq, seq, -1);
+			continue;
+		}
+		while (mp) {
+			M *next = mp->schedlink;
+			mp->schedlink = NULL;
+			bool spinning = mp->spinning;
+			P *pp = mp->nextp;
+			int err = host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
+			if (err) {
+				/* The limit of processes is reached, say: the others go on with the
+				 * work; sysmon tries again while there is some. */
+				lock(&sched.lock);
+				sched.mcount--;
+				mp->nextp = NULL;
+				mp->schedlink = sched.mfree;
+				sched.mfree = mp;
+				sched.mfailed = nanotime();
+				unlock(&sched.lock);
+				abandonp(pp, spinning);
+			}
+			mp = next;
+		}
+	}
+}
+
+/* Has a new M made that starts with pp. */
+void newm(P *pp, bool spinning)
+{
+	M *mp = NULL;
+	lock(&sched.lock);
+	bool full = sched.mcount >= sched.maxmcount ||
+		    (sched.mfailed && nanotime() - sched.mfailed < 1000000);
+	if (!full && sched.mfree) {
+		mp = sched.mfree;
+		sched.mfree = mp->schedlink;
+		sched.mcount++;
+	}
+	unlock(&sched.lock);
+	if (!full && !mp)
+		mp = malloc_m();
+	if (!mp) {
+		abandonp(pp, spinning);
+		return;
+	}
+	mp->nextp = pp;
+	mp->spinning = spinning;
+	lock(&newms.lock);
+	mp->schedlink = newms.list;
+	newms.list = mp;
+	unlock(&newms.lock);
+	atomic_fetch_add(&newms.seq, 1);
+	futexwakeup(&newms.seq, 1);
+}
+
+void mforkchild(void)
+{
+	lockinit(&newms.lock, RankSysmon);
+	newms.list = NULL;
+	atomic_store(&newms.seq, 0);
+}
+
+void mput_locked(M *mp)
+{
+	mp->schedlink = sched.midle;
+	sched.midle = mp;
+	sched.nmidle++;
+}
+
+M *mget_locked(void)
+{
+	M *mp = sched.midle;
+	if (mp) {
+		sched.midle = mp->schedlink;
+		mp->schedlink = NULL;
+		sched.nmidle--;
+	}
+	return mp;
+}
+
+/*
+ * Starts some M with pp (NULL: an idle P, if there is one). spinning: the
+ * caller has counted the M in nmspinning. pp, given, is the caller's: its
+ * status is Pidle and it is on no list.
+ */
+void startm(P *pp, bool spinning)
+{
+	lock(&sched.lock);
+	if (!pp) {
+		pp = pidleget_locked();
+		if (!pp) {
+			unlock(&sched.lock);
+			if (spinning && atomic_fetch_sub(&sched.nmspinning, 1) <= 0)
+				throw("startm: negative nmspinning");
+			return;
+		}
+	}
+	M *mp = mget_locked();
+	unlock(&sched.lock);
+	atomic_fetch_add_explicit(&sched.nstartm, 1, memory_order_relaxed);
+	if (!mp) {
+		newm(pp, spinning);
+		return;
+	}
+	if (mp->nextp)
+		throw("startm: m has p");
+	mp->spinning = spinning;
+	mp->nextp = pp;
+	notewakeup(&mp->park);
+}
+
+/* Sleeps until another M has work for this one. Returns with acquired P. */
+void stopm(void) UNCHECKED_ROLES
+{
+	M *mp = getg()->m;
+	if (atomic_load_explicit(&mp->locks, memory_order_relaxed) != 1)
+		throw("stopm: holding locks");
+	if (getp(mp))
+		throw("stopm: holding p");
+	if (mp->spinning)
+		throw("stopm: spinning");
+	lock(&sched.lock);
+	mput_locked(mp);
+	unlock(&sched.lock);
+	notesleep(&mp->park);
+	noteclear(&mp->park);
+	P *pp = mp->nextp;
+	mp->nextp = NULL;
+	acquirep(mp, pp);
+}
+
+/* Is there work on some P's queue? A hint. */
+static bool anyrunq(void)
+{
+	for (int32_t i = 0; i < sched.gomaxprocs; i++)
+		if (!runqempty(sched.allp[i]))
+			return true;
+	return false;
+}
+
+/*
+ * Gives away pp, which the caller took from an M that is in the kernel or
+ * from itself; its status is Pidle and it is on no list. An M gets it when
+ * there is work; else it is idle.
+ */
+void handoffp(P *pp)
+{
+	atomic_fetch_add_explicit(&sched.nhandoff, 1, memory_order_relaxed);
+	if (!runqempty(pp) || sched.runqsize != 0) {
+		startm(pp, false);
+		return;
+	}
+	int32_t zero = 0;
+	if (anyrunq() && atomic_compare_exchange_strong(&sched.nmspinning, &zero, 1)) {
+		startm(pp, true);
+		return;
+	}
+	lock(&sched.lock);
+	if (atomic_load(&sched.gcwaiting)) {
+		atomic_store(&pp->status, Pgcstop);
+		if (--sched.stopwait == 0)
+			notewakeup(&sched.stopnote);
+		unlock(&sched.lock);
+		return;
+	}
+	if (sched.runqsize != 0) {
+		unlock(&sched.lock);
+		startm(pp, false);
+		return;
+	}
+	pidleput_locked(pp);
+	unlock(&sched.lock);
+}
+
+/* Makes pp, whose status is Pidle and which is on no list, mp's. mp: caller. */
+void acquirep(M *mp, P *pp) UNCHECKED_ROLES
+{
+	if (atomic_load_explicit(&mp->p, memory_order_relaxed))
+		throw("acquirep: already in go");
+	if (atomic_load_explicit(&pp->m, memory_order_relaxed) ||
+	    atomic_load(&pp->status) != Pidle)
+		throw("acquirep: invalid p state");
+	atomic_store_explicit(&pp->m, mp, memory_order_relaxed);
+	atomic_store_explicit(&pp->status, Prunning, memory_order_relaxed);
+	/* Release: sysmon, which finds mp->p, sees the two stores above. */
+	atomic_store_explicit(&mp->p, (uintptr_t)pp, memory_order_release);
+}
+
+/* Waits out a taking of the P (sysmon.c) that will be undone since locks > 0. */
+void clearp(M *mp, P *pp)
+{
+	uintptr_t p = (uintptr_t)pp;
+	while (!atomic_compare_exchange_weak_explicit(&mp->p, &p, 0, memory_order_acq_rel,
+						      memory_order_relaxed)) {
+		p = (uintptr_t)pp;
+		__builtin_ia32_pause();
+	}
+}
+
+/* The caller's P becomes its own to give away (Pidle, on no list). */
+P *releasep(M *mp) UNCHECKED_ROLES
+{
+	P *pp = (P *)(atomic_load_explicit(&mp->p, memory_order_relaxed) & ~(uintptr_t)1);
+	if (!pp)
+		throw("releasep: invalid arg");
+	if (atomic_load_explicit(&pp->m, memory_order_relaxed) != mp ||
+	    atomic_load_explicit(&pp->status, memory_order_relaxed) != Prunning)
+		throw("releasep: invalid p state");
+	clearp(mp, pp);
+	atomic_store_explicit(&pp->m, NULL, memory_order_relaxed);
+	atomic_store_explicit(&pp->status, Pidle, memory_order_release);
+	return pp;
+}
+
+/* --- wired goroutines --------------------------------------------------------- */
+
+/* The M of this g0 is wired to a G: sleeps until that G is handed to it.
+ * Returns with acquired P. */
+void stoplockedm(void) UNCHECKED_ROLES
+{
+	M *mp = getg()->m;
+	if (!mp->lockedg || mp->lockedg->lockedm != mp)
+		throw("stoplockedm: inconsistent locking");
+	if (getp(mp))
+		handoffp(releasep(mp));
+	notesleep(&mp->park);
+	noteclear(&mp->park);
+	if (readgstatus(mp->lockedg) != Grunnable)
+		throw("stoplockedm: not runnable");
+	P *pp = mp->nextp;
+	mp->nextp = NULL;
+	acquirep(mp, pp);
+}
+
+/* Hands gp, wired to another M, to that M together with our P. Returns with
+ * another P, when there is work again. */
+void startlockedm(G *gp) UNCHECKED_ROLES
+{
+	M *mp = getg()->m, *target = gp->lockedm;
+	if (target == mp)
+		throw("startlockedm: locked to me");
+	if (target->nextp)
+		throw("startlockedm: m has p");
+	target->nextp = releasep(mp);
+	notewakeup(&target->park);
+	stopm();
+}
+
+void lockOSThread(void)
+{
+	G *gp = getg();
+	if (!gp)
+		return;
+	M *mp = acquirem();
+	gp->lockedm = mp;
+	mp->lockedg = gp;
+	gp->lockedcount++;
+	releasem(mp);
+}
+
+void unlockOSThread(void)
+{
+	G *gp = getg();
+	if (!gp)
+		return;
+	M *mp = acquirem();
+	if (gp->lockedcount == 0 || gp->lockedm != mp)
+		throw("unlockOSThread: not locked");
+	if (--gp->lockedcount == 0) {
+		gp->lockedm = NULL;
+		mp->lockedg = NULL;
+	}
+	releasem(mp);
+}

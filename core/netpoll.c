@@ -1,0 +1,686 @@
+/*
+ * netpoll.c - readiness of file descriptors, on one edge-triggered epoll.
+ *
+ * The problem: a goroutine that waits for a socket must not hold a kernel
+ * thread. The program has blocking descriptors, closes, duplicates and reuses
+ * them behind our back, reads one from two threads, and may close ours.
+ *
+ * The design: for each descriptor number a PollDesc with a counter of events
+ * for each direction and a list of waiters. A wait has three steps: take a
+ * ticket (the counter), try the operation, wait with the ticket. The wait
+ * registers the descriptor and ends at once when the counter has moved. Since
+ * an edge is reported for what is ready when a descriptor is added, and for
+ * all that becomes ready later, nothing is lost between the steps.
+ *
+ * Registration is asked for at every wait: EEXIST, the usual answer, costs
+ * some 300 ns. Remembering it was rejected: only the kernel knows whether the
+ * number still means the same open file. A registration that survived its
+ * descriptor (a duplicate lives on) makes at most spurious wakeups, which every
+ * caller expects.
+ *
+ * An event wakes all that wait for its direction, not one: how much is ready is
+ * not known, edges that come together are reported once, and a waiter that
+ * polls may not take anything.
+ *
+ * One M (or sysmon) at a time sleeps in netpoll. Until somebody waits for a
+ * descriptor there is no epoll instance, and the sleep, for timers, is on the
+ * futex wakesig. Our two descriptors are kept at high numbers, where programs
+ * don't look for theirs; not very high, since fork copies the table up to the
+ * highest.
+ *
+ * Waking a waiter: whoever wins its wakeclaim. A goroutine waiting with one
+ * ticket makes itself findable and parks under the PollDesc's lock, which g0
+ * releases. With several, it cannot hold all the locks, so it is linked
+ * everywhere before it may be claimed, and g0 (commit) looks at all counters
+ * once more when it has armed it. The lock of the first PollDesc is held
+ * until g0 is done, and the goroutine needs it to unlink itself: so what is on
+ * its stack stays there.
+ */
+#include "runtime.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+
+typedef struct PollWaiter PollWaiter;
+
+struct PollDesc {
+	Lock lock;
+	/* Events so far by direction: Read, Write, Hup. Written under the lock. */
+	_Atomic uint32_t seq[3];
+	PollWaiter *waiters; /* under the lock */
+};
+
+/* On the stack of the waiter, who links and unlinks it, under the lock of pd. */
+struct PollWaiter {
+	PollWaiter *next, *prev;
+	PollDesc *pd;
+	G *gp;
+	int mode;
+};
+
+enum {
+	ChunkDescs = 256,
+	MaxChunks = 4096,  /* descriptors beyond wait in the kernel */
+	HighFd = 2000,     /* ours are moved there, or below the limit */
+	StackWaiters = 32, /* tickets of a wait without allocation */
+	MaxEvents = 128,
+	Directions = 3,
+	AllModes = PollRead | PollWrite | PollHup,
+	SIGURG = 23,
+};
+#define BREAKEVENT UINT64_MAX
+
+static struct {
+	Lock lock; /* creation of the descriptors and of chunks */
+	/* Written under the lock, read without. */
+	_Atomic int epfd; /* -1: none */
+	_Atomic int breakfd;
+	_Atomic bool broken; /* one of them was closed by the program */
+	PollDesc *_Atomic chunk[MaxChunks];
+
+	_Atomic uint32_t wakesig; /* 1: the poller was asked to wake up */
+	_Atomic int polltid;      /* who sleeps in the kernel in netpoll */
+	_Atomic int32_t waiting;  /* goroutines in netpollwait */
+	_Atomic bool nopwait2;    /* the kernel counts in milliseconds */
+} poller = {.lock = LOCK_INIT(RankNetpoll), .epfd = -1, .breakfd = -1};
+
+/* --- our descriptors ------------------------------------------------------------ */
+
+static void closefd(int fd)
+{
+	if (fd >= 0)
+		sys1(SYS_close, fd);
+}
+
+/* Moves fd out of the program's way if there is room. */
+static int movehigh(int fd)
+{
+	enum { RlimitNofile = 7, Room = 16, LeastFd = 64 };
+	uint64_t lim[2] = {0, 0};
+	long want = HighFd, r;
+
+	sys4(SYS_prlimit64, 0, RlimitNofile, 0, (long)lim);
+	if (lim[0] < HighFd + Room)
+		want = (long)lim[0] - Room;
+	for (; want > LeastFd; want /= 2) {
+		r = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, want);
+		if (r >= 0) {
+			closefd(fd);
+			return (int)r;
+		}
+	}
+	return fd;
+}
+
+/* A new epoll instance with its eventfd: 0 or -errno. */
+static int create_locked(void)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = BREAKEVENT};
+	long ep, brk, r;
+
+	ep = sys1(SYS_epoll_create1, EPOLL_CLOEXEC);
+	if (ep < 0)
+		return (int)ep;
+	brk = sys2(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (brk < 0) {
+		closefd((int)ep);
+		return (int)brk;
+	}
+	ep = movehigh((int)ep);
+	brk = movehigh((int)brk);
+	/* Level-triggered: a poll that doesn't sleep leaves it for the one that does. */
+	r = sys4(SYS_epoll_ctl, ep, EPOLL_CTL_ADD, brk, (long)&ev);
+	if (r < 0) {
+		closefd((int)ep);
+		closefd((int)brk);
+		return (int)r;
+	}
+	atomic_store(&poller.breakfd, (int)brk);
+	atomic_store(&poller.broken, false);
+	atomic_store(&poller.wakesig, 0);
+	atomic_store(&poller.epfd, (int)ep);
+	return 0;
+}
+
+int netpollinit(void)
+{
+	M *mp = acquirem();
+	bool made = false;
+	int r = 0;
+
+	lock(&poller.lock);
+	if (atomic_load(&poller.epfd) < 0) {
+		r = create_locked();
+		made = r == 0;
+	}
+	unlock(&poller.lock);
+	releasem(mp);
+	if (made)
+		netpollBreak(); /* who sleeps on the futex shall sleep in epoll */
+	return r;
+}
+
+bool netpollinited(void)
+{
+	return atomic_load_explicit(&poller.epfd, memory_order_relaxed) >= 0;
+}
+
+bool netpollowns(int fd)
+{
+	return fd >= 0 && (fd == atomic_load_explicit(&poller.epfd, memory_order_relaxed) ||
+			   fd == atomic_load_explicit(&poller.breakfd, memory_order_relaxed));
+}
+
+bool netpollanywaiters(void)
+{
+	return atomic_load(&poller.waiting) > 0;
+}
+
+/*
+ * Are both descriptors what they were? The program may have closed them, and
+ * opened something else there: only our instance knows our eventfd.
+ */
+static bool healthy(void)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = BREAKEVENT};
+
+	return sys4(SYS_epoll_ctl, atomic_load(&poller.epfd), EPOLL_CTL_MOD,
+		    atomic_load(&poller.breakfd), (long)&ev) == 0;
+}
+
+/* --- descriptors of the program -------------------------------------------------- */
+
+static PollDesc *newchunk(_Atomic(PollDesc *) *slot)
+{
+	PollDesc *chunk;
+	M *mp = acquirem();
+
+	lock(&poller.lock);
+	chunk = atomic_load_explicit(slot, memory_order_relaxed);
+	if (chunk == NULL) {
+		chunk = persistentalloc(ChunkDescs * sizeof(*chunk), 64);
+		for (int i = 0; chunk != NULL && i < ChunkDescs; i++)
+			lockinit(&chunk[i].lock, RankNetpoll);
+		/* Pairs with the acquire in polldesc and netpoll. */
+		atomic_store_explicit(slot, chunk, memory_order_release);
+	}
+	unlock(&poller.lock);
+	releasem(mp);
+	return chunk;
+}
+
+static PollDesc *polldesc(int fd)
+{
+	_Atomic(PollDesc *) *slot = &poller.chunk[fd / ChunkDescs];
+	PollDesc *chunk = atomic_load_explicit(slot, memory_order_acquire);
+
+	if (unlikely(chunk == NULL))
+		chunk = newchunk(slot);
+	return chunk == NULL ? NULL : &chunk[fd % ChunkDescs];
+}
+
+/* The events so far that a ticket for mode cares about. */
+static uint32_t events(PollDesc *pd, int mode)
+{
+	uint32_t sum = 0;
+
+	for (int i = 0; i < Directions; i++)
+		if ((mode & 1 << i) != 0)
+			sum += atomic_load(&pd->seq[i]);
+	return sum;
+}
+
+int netpollticket(PollTicket *t, int fd, int mode)
+{
+	if (fd < 0)
+		return -EBADF;
+	if (fd >= MaxChunks * ChunkDescs)
+		return -EPERM;
+	t->pd = polldesc(fd);
+	if (t->pd == NULL)
+		return -ENOMEM;
+	t->fd = fd;
+	t->mode = mode;
+	t->seq = events(t->pd, mode);
+	return 0;
+}
+
+/* --- waking ------------------------------------------------------------------------ */
+
+/* A list of claimed goroutines, by schedlink. */
+typedef struct Glist {
+	G *head, **tail;
+	int32_t n;
+} Glist;
+
+/* Counts events of the directions in mode, and claims who waits for them. */
+static void wake(PollDesc *pd, int mode, Glist *list)
+{
+	lock(&pd->lock);
+	for (int i = 0; i < Directions; i++)
+		if ((mode & 1 << i) != 0)
+			atomic_fetch_add(&pd->seq[i], 1);
+	for (PollWaiter *w = pd->waiters; w != NULL; w = w->next) {
+		if ((w->mode & mode) == 0 || !wakeclaim(w->gp, WakeReady))
+			continue;
+		w->gp->schedlink = NULL;
+		*list->tail = w->gp;
+		list->tail = &w->gp->schedlink;
+		list->n++;
+	}
+	unlock(&pd->lock);
+}
+
+static void wakeall(Glist *list)
+{
+	for (int i = 0; i < MaxChunks; i++) {
+		PollDesc *chunk = atomic_load_explicit(&poller.chunk[i], memory_order_acquire);
+
+		for (int k = 0; chunk != NULL && k < ChunkDescs; k++)
+			wake(&chunk[k], AllModes, list);
+	}
+}
+
+/* Gets a sleeping poller out of the kernel that our eventfd doesn't reach. */
+static void signalpoller(void)
+{
+	int tid = atomic_load(&poller.polltid);
+
+	if (tid != 0)
+		tgkill_os(tid, SIGURG);
+}
+
+/*
+ * The program has closed or replaced our descriptors: makes new ones, unless
+ * another has done so since epfd was read, and claims all waiters, who
+ * register again. 0 or -errno; the waiters then find out for themselves.
+ */
+static int recreate(int epfd, Glist *list)
+{
+	bool lost = false;
+	int r = 0;
+
+	lock(&poller.lock);
+	if (atomic_load(&poller.epfd) == epfd) {
+		/* The old ones are not closed, since they may be the program's now. */
+		r = create_locked();
+		if (r < 0)
+			atomic_store(&poller.epfd, -1);
+		lost = true;
+	}
+	unlock(&poller.lock);
+	if (lost) {
+		signalpoller();
+		wakeall(list);
+	}
+	return r;
+}
+
+static void readylist(G *gp)
+{
+	G *next;
+
+	for (; gp != NULL; gp = next) {
+		next = gp->schedlink;
+		gp->schedlink = NULL;
+		goready(gp, false);
+	}
+}
+
+void netpollclosed(int fd)
+{
+	Glist list = {NULL, &list.head, 0};
+	PollDesc *chunk = NULL;
+	M *mp;
+
+	if (fd >= 0 && fd < MaxChunks * ChunkDescs)
+		chunk = atomic_load_explicit(&poller.chunk[fd / ChunkDescs], memory_order_acquire);
+	if (chunk == NULL || !netpollanywaiters() || getg() == NULL)
+		return;
+	mp = acquirem();
+	wake(&chunk[fd % ChunkDescs], AllModes, &list);
+	releasem(mp);
+	readylist(list.head);
+}
+
+/* --- waiting ----------------------------------------------------------------------- */
+
+/* Asks for events of fd: 0 or -errno. */
+static int registerfd(int fd)
+{
+	struct epoll_event ev = {
+	    .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
+	    .data.u64 = (uint64_t)fd,
+	};
+
+	for (int tries = 0; tries < 3; tries++) {
+		int epfd = atomic_load_explicit(&poller.epfd, memory_order_acquire);
+		Glist list = {NULL, &list.head, 0};
+		M *mp;
+		long r;
+
+		if (unlikely(epfd < 0)) {
+			r = netpollinit();
+			if (r < 0)
+				return (int)r;
+			continue;
+		}
+		r = sys4(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, (long)&ev);
+		if (likely(r == 0 || r == -EEXIST) &&
+		    likely(!atomic_load_explicit(&poller.broken, memory_order_relaxed)))
+			return 0;
+		switch (r) {
+		case -EBADF:
+			if (sys2(SYS_fcntl, fd, F_GETFD) < 0)
+				return -EBADF;
+			break; /* not fd, so epfd is bad */
+		case -EINVAL:
+			if (healthy())
+				return -EPERM; /* fd is epfd itself */
+			break;
+		case -ENOSPC: return -ENOMEM;
+		case -ELOOP: /* epoll instances in each other */ return -EPERM;
+		case 0:
+		case -EEXIST: break;
+		default: return (int)r;
+		}
+		mp = acquirem();
+		r = recreate(epfd, &list);
+		releasem(mp);
+		readylist(list.head);
+		if (r < 0)
+			return (int)r;
+	}
+	return -EPERM;
+}
+
+static void linkwaiter(PollWaiter *w)
+{
+	PollDesc *pd = w->pd;
+
+	w->prev = NULL;
+	w->next = pd->waiters;
+	if (w->next != NULL)
+		w->next->prev = w;
+	pd->waiters = w;
+}
+
+static void unlinkwaiter(PollWaiter *w)
+{
+	if (w->next != NULL)
+		w->next->prev = w->prev;
+	if (w->prev != NULL)
+		w->prev->next = w->next;
+	else
+		w->pd->waiters = w->next;
+}
+
+static void unlinkall(PollWaiter *w, int from, int n)
+{
+	for (int i = from; i < n; i++) {
+		lock(&w[i].pd->lock);
+		unlinkwaiter(&w[i]);
+		unlock(&w[i].pd->lock);
+	}
+}
+
+/* For commit, on the waiter's stack. */
+typedef struct PollWait {
+	PollTicket *t;
+	int n;
+	int64_t deadline;
+} PollWait;
+
+/* The unlockf of a wait with one ticket. */
+static bool unlockdesc(G *gp, void *arg)
+{
+	PollWait *w = arg;
+
+	(void)gp;
+	unlock(&w->t[0].pd->lock);
+	return true;
+}
+
+/*
+ * The unlockf of a wait with several. From the arming on others may claim gp;
+ * what happened before, and found it unarmed, is looked for here. False
+ * when that is the case and gp is ours to run. It cannot get further than the
+ * lock of its first ticket until we are done.
+ */
+static bool commit(G *gp, void *arg)
+{
+	PollWait *w = arg;
+	bool parked = true;
+
+	/* Seq-cst: arming before looking; the others count first, then claim. */
+	atomic_store(&gp->waking, WakeArmed);
+	for (int i = 1; i < w->n && parked; i++)
+		if (events(w->t[i].pd, w->t[i].mode) != w->t[i].seq)
+			parked = !wakeclaim(gp, WakeReady);
+	if (parked && w->deadline != FOREVER && nanotime() >= w->deadline)
+		parked = !wakeclaim(gp, WakeTimeout);
+	if (parked && gp->wantintr && atomic_load(&gp->intr))
+		parked = !wakeclaim(gp, WakeIntr);
+	unlock(&w->t[0].pd->lock);
+	return parked;
+}
+
+/* Links the waiters, parks, unlinks. In a section, which it ends. */
+static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags, M *mp)
+{
+	PollTicket *t = pw->t;
+	int n = pw->n;
+	uint32_t by = WakeReady;
+	G *gp = getg();
+	int i;
+
+	parkarm(gp, (flags & ParkIntr) != 0);
+	if (n > 1)
+		atomic_store(&gp->waking, WakeIdle);
+	for (i = n - 1; i >= 0; i--) {
+		w[i].pd = t[i].pd;
+		w[i].gp = gp;
+		/* Errors and hang-ups concern everybody. */
+		w[i].mode = t[i].mode | PollHup;
+		lock(&t[i].pd->lock);
+		if (events(t[i].pd, t[i].mode) != t[i].seq) {
+			unlock(&t[i].pd->lock);
+			break;
+		}
+		linkwaiter(&w[i]);
+		if (i > 0)
+			unlock(&t[i].pd->lock);
+	}
+	if (i < 0) {
+		by = gopark(n > 1 ? commit : unlockdesc, pw, why, pw->deadline);
+		mp = acquirem();
+	}
+	unlinkall(w, i < 0 ? 0 : i + 1, n);
+	releasem(mp);
+	return by == WakeReady ? 0 : by == WakeTimeout ? -ETIMEDOUT : -EINTR;
+}
+
+int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flags)
+{
+	PollWaiter few[StackWaiters], *w = few;
+	PollWait pw = {t, n, deadline};
+	int r;
+
+	if (getg() == NULL)
+		return -EPERM;
+	if (n <= 0) {
+		r = gosleep(deadline, flags);
+		return r < 0 ? r : -ETIMEDOUT;
+	}
+	if (deadline != FOREVER && deadline <= nanotime())
+		return -ETIMEDOUT;
+	for (int i = 0; i < n; i++) {
+		r = registerfd(t[i].fd);
+		if (r < 0)
+			return r;
+	}
+	if (n > StackWaiters) {
+		M *mp = acquirem();
+
+		w = runtime_alloc((size_t)n * sizeof(*w));
+		releasem(mp);
+		if (w == NULL)
+			return -ENOMEM;
+	}
+	atomic_fetch_add(&poller.waiting, 1);
+	r = wait(&pw, w, why, flags, acquirem());
+	atomic_fetch_sub(&poller.waiting, 1);
+	if (w != few) {
+		M *mp = acquirem();
+
+		runtime_free(w, (size_t)n * sizeof(*w));
+		releasem(mp);
+	}
+	return r;
+}
+
+/* --- the poller -------------------------------------------------------------------- */
+
+void netpollBreak(void)
+{
+	uint32_t zero = 0;
+	uint64_t one = 1;
+	int fd;
+
+	if (!atomic_compare_exchange_strong(&poller.wakesig, &zero, 1))
+		return; /* it has been asked already */
+	futexwakeup(&poller.wakesig, 1);
+	fd = atomic_load(&poller.breakfd);
+	if (fd < 0)
+		return;
+	if (sys3(SYS_write, fd, (long)&one, sizeof(one)) != sizeof(one)) {
+		/* Closed behind our back. */
+		atomic_store(&poller.broken, true);
+		signalpoller();
+	}
+}
+
+/* Sleeps for timers only, while there is no epoll instance. */
+static void sleepwithoutepoll(int64_t delay)
+{
+	/* Who makes one meanwhile breaks the sleep. */
+	if (!netpollinited())
+		futexsleep(&poller.wakesig, 0, delay);
+	atomic_store(&poller.wakesig, 0);
+}
+
+static long epollwait(int epfd, struct epoll_event *ev, int64_t delay)
+{
+	int64_t ts[2] = {delay / 1000000000, delay % 1000000000};
+	int64_t ms = -1;
+	long r;
+
+	if (delay > 0 && !atomic_load_explicit(&poller.nopwait2, memory_order_relaxed)) {
+		r = sys6(SYS_epoll_pwait2, epfd, (long)ev, MaxEvents, (long)ts, 0, 0);
+		if (r != -ENOSYS && r != -EPERM)
+			return r;
+		atomic_store_explicit(&poller.nopwait2, true, memory_order_relaxed);
+	}
+	if (delay >= 0) {
+		ms = delay / 1000000 + (delay % 1000000 != 0);
+		if (ms > INT32_MAX)
+			ms = INT32_MAX;
+	}
+	return sys4(SYS_epoll_wait, epfd, (long)ev, MaxEvents, ms);
+}
+
+/* Somebody called netpollBreak. */
+static void takebreak(void)
+{
+	uint64_t count;
+
+	sys3(SYS_read, atomic_load(&poller.breakfd), (long)&count, sizeof(count));
+	atomic_store(&poller.wakesig, 0);
+}
+
+static int modeof(uint32_t events)
+{
+	int mode = 0;
+
+	if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP)) != 0)
+		mode |= PollRead;
+	if ((events & EPOLLOUT) != 0)
+		mode |= PollWrite;
+	if ((events & (EPOLLHUP | EPOLLERR)) != 0)
+		mode |= AllModes;
+	return mode;
+}
+
+G *netpoll(int64_t delay, int32_t *n)
+{
+	struct epoll_event ev[MaxEvents];
+	Glist list = {NULL, &list.head, 0};
+	int epfd = atomic_load_explicit(&poller.epfd, memory_order_acquire);
+	long got;
+
+	*n = 0;
+	if (epfd < 0) {
+		if (delay != 0)
+			sleepwithoutepoll(delay);
+		return NULL;
+	}
+	if (delay != 0)
+		atomic_store(&poller.polltid, getg() != NULL ? getg()->m->tid : gettid_os());
+	if (unlikely(atomic_load(&poller.broken)))
+		got = -EBADF;
+	else
+		got = epollwait(epfd, ev, delay);
+	if (delay != 0)
+		atomic_store(&poller.polltid, 0);
+	if (got == -EBADF || got == -EINVAL) {
+		recreate(epfd, &list);
+		*n = list.n;
+		return list.head;
+	}
+	for (long i = 0; i < got; i++) {
+		uint64_t fd = ev[i].data.u64;
+		PollDesc *chunk = NULL;
+
+		if (fd == BREAKEVENT) {
+			if (delay != 0)
+				takebreak();
+			continue;
+		}
+		if (fd < MaxChunks * ChunkDescs)
+			chunk = atomic_load_explicit(&poller.chunk[fd / ChunkDescs],
+						     memory_order_acquire);
+		if (chunk == NULL) { /* an instance of the program's, in our place */
+			atomic_store(&poller.broken, true);
+			continue;
+		}
+		wake(&chunk[fd % ChunkDescs], modeof(ev[i].events), &list);
+	}
+	*n = list.n;
+	return list.head;
+}
+
+/* --- fork ---------------------------------------------------------------------------- */
+
+/* The instance is shared with the parent, and its waiters have vanished. */
+void netpollforkchild(void)
+{
+	if (!netpollinited())
+		return;
+	if (healthy()) {
+		closefd(atomic_load(&poller.epfd));
+		closefd(atomic_load(&poller.breakfd));
+	}
+	atomic_store(&poller.epfd, -1);
+	atomic_store(&poller.breakfd, -1);
+	atomic_store(&poller.broken, false);
+	lockinit(&poller.lock, RankNetpoll);
+	atomic_store(&poller.wakesig, 0);
+	atomic_store(&poller.polltid, 0);
+	atomic_store(&poller.waiting, 0);
+	for (int i = 0; i < MaxChunks; i++)
+		if (atomic_load_explicit(&poller.chunk[i], memory_order_relaxed) != NULL)
+			atomic_store_explicit(&poller.chunk[i], NULL, memory_order_relaxed);
+}

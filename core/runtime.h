@@ -1,0 +1,334 @@
+/*
+ * runtime.h - G, M, P and the scheduler's state, for core/ and unit tests.
+ *
+ * A G is a goroutine, an M a kernel thread, a P the right to run goroutines:
+ * there are GOMAXPROCS of them, and each has a queue of its own. docs/states.md
+ * draws how the status values change.
+ */
+#ifndef GOSHIM_RUNTIME_H
+#define GOSHIM_RUNTIME_H
+
+#include <stdatomic.h>
+
+#include "api.h"
+#include "arch/x86_64/arch.h"
+#include "host.h"
+#include "lock.h"
+#include "mem.h"
+#include "os.h"
+#include "settings.h"
+#include "stack.h"
+#include "arch/x86_64/offsets.h"
+
+typedef struct P P;
+typedef struct Timer Timer;
+
+/* Status of a G. "Owner" may use the stack; queue membership as said. All
+ * changes go through casgstatus. */
+typedef enum GStatus {
+	Gidle,	   /* just allocated; its maker owns it */
+	Grunnable, /* on one run queue, or in its maker's or readier's hand; stack owned by nobody */
+	Grunning,  /* m->curg of one M, which owns the stack; usually with a P */
+	Gsyscall,  /* m->curg of one M, in the kernel or on the way; M owns the stack, has no P */
+	Gwaiting,  /* parked; whoever wins gp->waking readies it; on no run queue */
+	Gdead,	   /* finished or pooled; nobody owns the stack */
+} GStatus;
+
+typedef enum PStatus {
+	Pidle,	  /* on sched.pidle, or in its taker's hand */
+	Prunning, /* m is its M, which alone touches the run queue's tail */
+	Psyscall, /* its last M is in a system call; whoever CASes it to Pidle owns it */
+	Pgcstop,  /* stopped with the world; owned by the stopper */
+	Pdead,	  /* beyond GOMAXPROCS */
+} PStatus;
+
+/* Who ended a park: gp->waking goes from WakeArmed to one other value, once. */
+enum { WakeIdle, WakeArmed, WakeReady, WakeTimeout, WakeIntr };
+
+typedef struct Gobuf {
+	uintptr_t sp; /* callee-saved registers and return address lie at sp */
+} Gobuf;
+
+struct G {
+	/* Offsets known to asm.S: keep sched and tls first (arch.h asserts). */
+	Gobuf sched;
+	void *tls;	/* FS base: the thread block */
+	uintptr_t stacklo, stackhi;
+	M *m; /* the M that runs it, or NULL */
+	_Atomic uint32_t status;
+	_Atomic uint32_t waking;
+	_Atomic uint32_t intr;	  /* ginterrupt was called and not yet handled */
+	_Atomic bool parking;	/* its M's g0 is not done with parking it */
+	bool wantintr;		/* the coming park may be ended by ginterrupt (owner) */
+	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
+	WaitReason waitreason;
+	int64_t waitsince; /* ns; valid while Gwaiting */
+	int64_t goid;
+	G *schedlink; /* run queues, free lists */
+	G *alllink;   /* sched.allg, append only */
+	M *lockedm; /* wired to this M */
+	uint32_t lockedcount;
+	void *host;
+	void (*startfn)(void *);
+	void *startarg;
+	uint64_t kmask; /* kernel signal mask of the M that runs it */
+	void (*exitdone)(void *);
+	void *exitarg;
+	int64_t runnablesince;
+};
+
+struct M {
+	G *g0;
+	G *curg; /* running goroutine, or NULL; owner only, others read it racily */
+	/* The P, or 0; bit 0 set while sysmon is taking it (sysmon.c). */
+	_Atomic uintptr_t p;
+	P *nextp; /* P to start with; set by the waker before notewakeup(park) */
+	P *oldp;  /* P before the system call; owner only */
+	/* Critical sections entered: no switch, no taking of the P. Always > 0 on g0. */
+	_Atomic int32_t locks;
+	_Atomic bool spinning; /* looking for work without having any */
+	bool blocked;	       /* sleeps in park (owner, under sched.lock) */
+	_Atomic bool taken;    /* sysmon took its P while it ran */
+	bool kblocked;	       /* counted in sched.nkblocked */
+	int64_t id;
+	_Atomic int tid;
+	void *tls; /* FS base of the M's own block */
+	uintptr_t gsignallo, gsignalhi;
+	Note park;
+	G *lockedg;
+	M *schedlink; /* sched.midle */
+	M *alllink;   /* sched.allm, append only */
+	uint64_t kmask; /* its signal mask in the kernel; changed by setkmask only */
+	uint32_t fastrand;
+	_Atomic uint32_t sigurg; /* runtime signals on the way to it */
+	/* A park's hand-over to g0 (gopark). */
+	bool (*waitunlockf)(G *gp, void *arg);
+	void *waitarg;
+	Timer *waittimer;
+	HeldLocks held; /* lock ranks, in debug builds */
+	int64_t takencputime; /* its CPU clock when sysmon took its P; sysmon only */
+	G g0storage;
+};
+
+struct P {
+	int32_t id;
+	_Atomic uint32_t status;
+	P *link;
+	_Atomic uint32_t schedtick; /* +1 each execute() */
+	_Atomic uint32_t syscalltick;
+	M *_Atomic m;
+	/* Run queue: head moved by anyone (CAS), tail by the owner. */
+	_Atomic uint32_t runqhead;
+	_Atomic uint32_t runqtail;
+	G *_Atomic runq[256];
+	G *_Atomic runnext;
+	_Atomic bool preempt; /* its goroutine is asked to yield */
+	_Atomic bool longcall; /* Psyscall: the call is expected to last; take the P at once */
+	/* Finished Gs, owner only; overflow goes to sched.gfree. */
+	G *gfree;
+	int32_t ngfree;
+	/* Timers, under timerslock. A 4-ary heap. */
+	Lock timerslock;
+	Timer **timers;
+	int32_t ntimers, captimers;
+	_Atomic int64_t timer0when; /* earliest, or FOREVER */
+	struct {
+		uint32_t schedtick, syscalltick;
+		int64_t schedwhen, syscallwhen;
+		int64_t cputime;
+	} sysmontick; /* sysmon only */
+};
+
+/* One-shot timer; storage belongs to the caller until it has fired or deltimer returned. */
+struct Timer {
+	int64_t when;
+	void (*fn)(void *arg); /* on g0 or sysmon, without locks held, MAY_RUN_WITHOUT_P */
+	void *arg;
+	P *_Atomic pp; /* heap it is in; NULL: in none (fired, deleted or new) */
+	int32_t index;
+	_Atomic bool running; /* fn is being called */
+};
+
+typedef struct Sched {
+	Lock lock; /* guards what follows */
+	G *runqhead, *runqtail;
+	_Atomic int32_t runqsize; /* read without the lock as a hint */
+	M *midle;
+	_Atomic int32_t nmidle;
+	P *pidle;
+	_Atomic int32_t npidle;
+	int32_t mcount, maxmcount;
+	int64_t mnext;
+	M *mfree;	 /* records of Ms that could not be made */
+	int64_t mfailed; /* ns of the last such failure */
+	G *gfree;
+	int32_t ngfree;
+	bool gcwaitinglocked;
+	int32_t stopwait;
+	Note stopnote;
+
+	/* lock-free */
+	_Atomic bool started;
+	_Atomic uint32_t gcwaiting; /* the world is to stop */
+	_Atomic int32_t nmspinning;
+	_Atomic int64_t goidgen;
+	_Atomic int64_t lastpoll; /* ns of the last poll; 0: somebody is polling */
+	_Atomic int64_t polluntil; /* while somebody polls: until when at most */
+	_Atomic uint32_t sysmonwait; /* sysmon sleeps deeply; wakesysmon() ends it */
+	_Atomic bool sysmonpolls; /* ... and does so in netpoll */
+	Note sysmonnote;
+	int pid;
+	_Atomic int sysmontid;
+	uint64_t basekmask; /* what Ms block in the kernel, but for what a G's kmask says */
+	_Atomic uint32_t intrpending; /* somebody is to be interrupted again (sysmon) */
+	_Atomic int32_t nkblocked; /* Ms that wait in the kernel by choice (maywaitinkernel) */
+	int32_t maxkblocked;
+	_Atomic int64_t ngcreated, nglive, ngpeak, npreempted, nretaken, nhandoff, nsteal, nstartm;
+	Lock allglock;
+	G *_Atomic allg;
+	M *_Atomic allm;
+	_Atomic int32_t gomaxprocs;
+	P **allp; /* [gomaxprocs max seen] */
+	int32_t nallp;
+} Sched;
+
+extern Sched sched;
+
+extern __thread G *goshim_g __attribute__((tls_model("initial-exec")));
+
+static inline P *getp(M *mp)
+{
+	return (P *)atomic_load_explicit(&mp->p, memory_order_relaxed);
+}
+
+/* The checks behind ON_G0 and NEEDS_P. */
+void check_g0(void) ASSERTS_G0;
+void check_p(M *mp) ASSERTS_P;
+
+/* g.c */
+void casgstatus(G *gp, GStatus from, GStatus to);
+static inline GStatus readgstatus(G *gp)
+{
+	return (GStatus)atomic_load_explicit(&gp->status, memory_order_acquire);
+}
+G *gfget(P *pp);	     /* from the pools, or new; Gdead. pp may be NULL */
+void gfput(P *pp, G *gp); /* pp may be NULL */
+
+/* p.c: run queues (Go's runqput, runqget, runqgrab, runqsteal) */
+void runqput(P *pp, G *gp, bool next) NEEDS_P;
+G *runqget(P *pp) NEEDS_P;
+bool runqempty(P *pp);
+G *runqsteal(P *pp, P *p2, bool stealrunnext) NEEDS_P;
+void globrunqput_locked(G *gp) MAY_RUN_WITHOUT_P;
+void globrunqputbatch_locked(G *head, G *tail, int32_t n) MAY_RUN_WITHOUT_P;
+G *globrunqget_locked(P *pp, int32_t max) NEEDS_P;
+void pidleput_locked(P *pp) MAY_RUN_WITHOUT_P;
+P *pidleget_locked(void) MAY_RUN_WITHOUT_P;
+void procresize(int32_t n); /* world stopped, sched.lock held */
+
+/* m.c */
+void mput_locked(M *mp) MAY_RUN_WITHOUT_P;
+M *mget_locked(void) MAY_RUN_WITHOUT_P;
+void newm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
+void startm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
+void stopm(void) ON_G0;
+void handoffp(P *pp) MAY_RUN_WITHOUT_P;
+void acquirep(M *mp, P *pp) GIVES_P;
+P *releasep(M *mp) DROPS_P;
+M *malloc_m(void);
+void clearp(M *mp, P *pp);
+void mforkchild(void);
+void startlockedm(G *gp) ON_G0;
+void stoplockedm(void) ON_G0;
+uint32_t fastrand(M *mp);
+
+/* proc.c */
+void schedule(void) ON_G0 noreturn_fn;
+void injectglist(G *list, int32_t n) MAY_RUN_WITHOUT_P; /* of Gwaiting, by schedlink */
+void wakep(void) MAY_RUN_WITHOUT_P;
+P *retakesyscallp(void) MAY_RUN_WITHOUT_P;
+void stopTheWorld(void);
+void startTheWorld(void);
+/* Waking rights: true when the caller has won the right to ready gp. */
+bool wakeclaim(G *gp, uint32_t why);
+void tlssetg(void *tls, G *gp); /* gp is what getg() says under that block */
+
+/*
+ * gopark: parks the caller. It has set gp->waking to WakeArmed (parkarm) before
+ * it made itself findable. On g0, after the switch, unlockf(gp, arg) releases
+ * what made it findable; false: run on at once. Returns who woke it.
+ * The caller is in one acquirem section, which gopark ends (no releasem after
+ * it: the M may be another), and holds no locks but those that unlockf
+ * releases. unlockf touches nothing of gp's stack after it has released them.
+ * With a deadline or intr unlockf must return true.
+ */
+void parkarm(G *gp, bool intr);
+uint32_t gopark(bool (*unlockf)(G *gp, void *arg), void *arg, WaitReason why, int64_t deadline);
+void goready(G *gp, bool next); /* after wakeclaim; caller may be foreign, g0, or a goroutine */
+
+/* Switches to g0 and runs fn(gp) there; returns when gp is run again, perhaps
+ * on another M. The caller holds no locks. */
+void mcall(void (*fn)(G *gp));
+void execute(G *gp, bool inherittime) ON_G0 NEEDS_P noreturn_fn;
+void dropg(M *mp);
+void setkmask(M *mp, uint64_t mask); /* caller is mp */
+
+/* asm.S */
+void mcall0(void (*fn)(G *gp), G *gp, G *g0);
+noreturn_fn void gogo(G *gp);
+void gostart(void);
+long syscalltramp(long nr, long a, long b, long c, long d, long e, long f, _Atomic uint32_t *intr);
+extern char syscalltramp_begin[], syscalltramp_end[], syscalltramp_intr[];
+void sigreturnstub(void);
+extern bool have_fsgsbase;
+
+/* sysmon.c */
+void sysmon(void *arg);
+void wakesysmon(void); /* if it sleeps deeply; SIGSAFE */
+static inline void sysmonneeded(void)
+{
+	if (unlikely(atomic_load_explicit(&sched.sysmonwait, memory_order_relaxed)))
+		wakesysmon();
+}
+M *acquirem_slow(G *gp);
+
+void sysmonforkchild(void);
+
+/* syscall.c: a goroutine without a P gets one, or waits for one on the global queue */
+void exitsyscall0(G *gp);
+
+/* preempt.c */
+bool preemptone(P *pp) SIGSAFE;
+void preemptm(M *mp) SIGSAFE;
+void preemptall(void);
+
+/* signal.c */
+int sigstackinstall(uintptr_t *lo, uintptr_t *hi);
+void minitsignals(M *mp); /* on the M itself: gsignal stack, mask */
+
+/* time.c */
+void addtimer(P *pp, Timer *t); /* any P; t->pp == NULL before */
+bool deltimer(Timer *t); /* true: removed before firing. false: it fired; its fn has returned. */
+/* Runs what is due on pp; returns the next deadline of pp or FOREVER. May be called by any M for
+ * any P, and by sysmon. *ran: something fired. */
+int64_t checktimers(P *pp, int64_t now, bool *ran) MAY_RUN_WITHOUT_P;
+int64_t timesleepuntil(void); /* earliest over all Ps */
+void movetimers_locked(P *from, P *to); /* procresize */
+
+/* netpoll.c */
+int netpollinit(void); /* 0 or -errno; at the first need */
+/* delay < 0: wait for ever, 0: don't, > 0: ns. Returns list of Gs (schedlink), claimed, still Gwaiting; *n their number. */
+G *netpoll(int64_t delay, int32_t *n) MAY_RUN_WITHOUT_P;
+void netpollBreak(void) SIGSAFE;
+bool netpollinited(void);
+bool netpollanywaiters(void);
+void netpollforkchild(void);
+
+/* sema.c */
+void semainit(void);
+void semaforkchild(void);
+
+/* debug.c */
+void schedtrace(bool detailed);
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * signal.c - what a kernel thread of ours needs for signals.
+ *
+ * Every M has a stack for handlers (gsignal): the goroutine's own may be any
+ * size, and its overflow is one of the things to be reported. Asynchronous
+ * signals are blocked on Ms, since the program addresses threads that are
+ * goroutines; one thread, sysmon, receives what is meant for the process, and
+ * the host routes it (shim/signal.c). Open on every M are SIGURG, and what a
+ * goroutine itself causes.
+ */
+#include "runtime.h"
+
+#include <signal.h>
+
+enum { GSIGNAL = 64 << 10 };
+
+/* A signal stack for the calling kernel thread: [lo, lo + size). */
+int sigstackinstall(uintptr_t *lo, uintptr_t *hi)
+{
+	Stack s;
+	if (stackalloc(GSIGNAL, 4096, &s))
+		return -1;
+	stack_t ss = { .ss_sp = (void *)s.lo, .ss_flags = 0, .ss_size = s.hi - s.lo };
+	sys2(131 /* sigaltstack */, (long)&ss, 0);
+	*lo = s.lo;
+	*hi = s.hi;
+	return 0;
+}
+
+void minitsignals(M *mp)
+{
+	if (!mp->gsignallo && sigstackinstall(&mp->gsignallo, &mp->gsignalhi))
+		throw("minitsignals: no memory for a signal stack");
+	setkmask(mp, sched.basekmask);
+}

@@ -1,0 +1,189 @@
+/*
+ * syscall.c - system calls that may block.
+ *
+ * entersyscall leaves the P in status Psyscall: the M still thinks of it
+ * (oldp), and takes it back with one compare-and-swap if nobody else has. Who
+ * may take it, and when: sysmon, after it has been gone for a tick, when work
+ * waits (retake); and for calls that wait by intent (blockingsyscall) anyone
+ * who needs a P, at once (retakesyscallp). So a server thread that waits in
+ * epoll_wait costs no hand-off, and yet holds nobody up.
+ */
+#include "runtime.h"
+
+#include <errno.h>
+
+/* sysmon polls network and timers when no M does. It must know that the last
+ * M that would is about to wait in the kernel. */
+static inline void pollhandover(void)
+{
+	if (likely(!atomic_load_explicit(&sched.sysmonwait, memory_order_relaxed)) ||
+	    atomic_load_explicit(&sched.lastpoll, memory_order_relaxed) == 0)
+		return;
+	if (netpollanywaiters() || timesleepuntil() != FOREVER)
+		wakesysmon();
+}
+
+static void reentersyscall(bool longcall)
+{
+	M *mp = acquirem();
+	G *gp = mp->curg;
+	P *pp = getp(mp);
+	casgstatus(gp, Grunning, Gsyscall);
+	mp->oldp = pp;
+	clearp(mp, pp);
+	atomic_store_explicit(&pp->m, NULL, memory_order_relaxed);
+	atomic_store_explicit(&pp->longcall, longcall, memory_order_relaxed);
+	/* Seq-cst: the status is visible before we look whether the world stops or work waits. */
+	atomic_store(&pp->status, Psyscall);
+	if (unlikely(atomic_load(&sched.gcwaiting))) {
+		lock(&sched.lock);
+		uint32_t s = Psyscall;
+		if (sched.stopwait > 0 &&
+		    atomic_compare_exchange_strong(&pp->status, &s, Pgcstop) &&
+		    --sched.stopwait == 0)
+			notewakeup(&sched.stopnote);
+		unlock(&sched.lock);
+	} else if (unlikely(!runqempty(pp) || sched.runqsize != 0)) {
+		/* Work waits for this P. */
+		uint32_t s = Psyscall;
+		if (!longcall)
+			sysmonneeded();
+		else if (atomic_compare_exchange_strong(&pp->status, &s, Pidle))
+			handoffp(pp);
+	}
+	if (longcall)
+		pollhandover();
+	releasem(mp);
+}
+
+/* On g0: gp runs without a P (after a system call, or sysmon took it) and
+ * there is none: it waits on the global queue. */
+void exitsyscall0(G *gp) UNCHECKED_ROLES
+{
+	check_g0();
+	M *mp = getg()->m;
+	casgstatus(gp, readgstatus(gp), Grunnable);
+	dropg(mp);
+	lock(&sched.lock);
+	P *pp = pidleget_locked();
+	bool locked = gp->lockedm == mp;
+	if (!pp)
+		globrunqput_locked(gp);
+	unlock(&sched.lock);
+	if (pp) {
+		acquirep(mp, pp);
+		execute(gp, false);
+	}
+	sysmonneeded(); /* somebody waits for a P now */
+	if (locked) {
+		stoplockedm();
+		execute(gp, false);
+	}
+	stopm();
+	schedule();
+}
+
+/* A P for the caller, which has none: its old one, an idle one, one whose M
+ * waits in the kernel. In a section; false: there is none. */
+static bool exitsyscallp(M *mp, P *oldp) UNCHECKED_ROLES
+{
+	uint32_t s = Psyscall;
+	if (oldp && atomic_compare_exchange_strong(&oldp->status, &s, Pidle)) {
+		acquirep(mp, oldp);
+		uint32_t tick = atomic_load_explicit(&oldp->syscalltick, memory_order_relaxed);
+		atomic_store_explicit(&oldp->syscalltick, tick + 1, memory_order_relaxed);
+		return true;
+	}
+	if (atomic_load(&sched.gcwaiting))
+		return false;
+	P *pp = NULL;
+	if (atomic_load(&sched.npidle) > 0) {
+		lock(&sched.lock);
+		pp = pidleget_locked();
+		unlock(&sched.lock);
+	}
+	if (!pp)
+		pp = retakesyscallp();
+	if (!pp)
+		return false;
+	acquirep(mp, pp);
+	return true;
+}
+
+static void reexitsyscall(void)
+{
+	G *gp = getg();
+	M *mp = gp->m;
+	/* Not acquirem: we have no P, and that is right so far. */
+	atomic_store_explicit(&mp->locks, mp->locks + 1, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+	P *oldp = mp->oldp;
+	mp->oldp = NULL;
+	if (likely(exitsyscallp(mp, oldp))) {
+		casgstatus(gp, Gsyscall, Grunning);
+		releasem(mp);
+		return;
+	}
+	mcall0(exitsyscall0, gp, mp->g0);
+	releasem(gp->m);
+}
+
+void entersyscall(void)
+{
+	if (getg())
+		reentersyscall(false);
+}
+
+void exitsyscall(void)
+{
+	if (getg())
+		reexitsyscall();
+}
+
+/* acquirem found no P: sysmon has taken it, or is about to. */
+M *acquirem_slow(G *gp)
+{
+	M *mp = gp->m;
+	for (;;) {
+		uintptr_t p;
+		while ((p = atomic_load_explicit(&mp->p, memory_order_acquire)) & 1)
+			procyield();
+		if (p || gp == mp->g0)
+			return mp;
+		GStatus s = readgstatus(gp);
+		if (s == Gsyscall) /* between entersyscall and exitsyscall it owns none */
+			return mp;
+		atomic_store_explicit(&mp->taken, false, memory_order_relaxed);
+		if (exitsyscallp(mp, NULL))
+			return mp;
+		mcall0(exitsyscall0, gp, mp->g0);
+		mp = gp->m; /* in execute()'s section, with a P */
+	}
+}
+
+bool maywaitinkernel(void)
+{
+	M *mp = acquirem();
+	if (!mp)
+		return true;
+	P *pp = getp(mp);
+	bool may = runqempty(pp) && sched.runqsize == 0 && !netpollanywaiters() &&
+		   atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) <
+			   sched.maxkblocked;
+	releasem(mp);
+	return may;
+}
+
+long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	static _Atomic uint32_t never;
+	G *gp = getg();
+	if (!gp)
+		return syscalltramp(nr, a, b, c, d, e, f, &never);
+	reentersyscall(true);
+	atomic_fetch_add_explicit(&sched.nkblocked, 1, memory_order_relaxed);
+	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
+	atomic_fetch_sub_explicit(&sched.nkblocked, 1, memory_order_relaxed);
+	reexitsyscall();
+	return r;
+}

@@ -1,0 +1,294 @@
+/*
+ * sysmon.c - the thread that runs without a P and looks after the others.
+ *
+ * While work waits for a P it ticks: it takes the P from Ms that are in a
+ * system call, preempts goroutines that have run for a slice, and takes the P
+ * of goroutines that are stuck in the kernel without having told us. Otherwise
+ * there is nothing to mend, and it sleeps: in the network poller, until the
+ * next timer, if no M is there; else on a note. Whoever queues work and finds
+ * no P for it wakes it (sysmonneeded). Go's sysmon ticks whenever anything
+ * runs; for us that would be 100 wake-ups a second of a server that native
+ * threads run with none.
+ *
+ * Taking the P of an M that runs user code. Libc's own calls (stdio, malloc's
+ * locks), inline system calls, other libraries' futexes block without our
+ * knowledge; their P must go on. An M that makes no progress is one whose
+ * CPU clock stands still over a tick: it is blocked, or the kernel runs
+ * something else, and either way its P is of use to others. The P is taken
+ * without the M's help, and no signal, so no call fails with EINTR:
+ *
+ *    sysmon: p of M := p|1        M, at each entry (acquirem): locks++
+ *            membarrier                                  read p
+ *            locks != 0? undo                            p|1: wait; 0: get another P
+ *
+ * The membarrier makes the M's two accesses, which have no fence between them,
+ * ordered: either sysmon sees locks, or the M sees p. An M that computes on
+ * without a P is sent SIGURG, and waits for one then.
+ */
+#include "runtime.h"
+
+enum {
+	TICKMIN = 1000000,    /* ns: first tick when work waits */
+	TICKMAX = 10000000,   /* ns: longest */
+	STORM = 100000,	      /* ns: preempt everything this often */
+	INTRTICK = 1000000,   /* ns: ask again for a refused interruption */
+	POLLMAX = 10000000,   /* ns: the network is polled this often when nobody else does */
+};
+
+/* Is work queued that waits for a P? */
+static bool workqueued(void)
+{
+	if (sched.runqsize > 0)
+		return true;
+	for (int32_t i = 0; i < sched.gomaxprocs; i++)
+		if (!runqempty(sched.allp[i]))
+			return true;
+	return false;
+}
+
+static bool anyrunning(void)
+{
+	for (int32_t i = 0; i < sched.gomaxprocs; i++)
+		if (sched.allp[i]->status == Prunning)
+			return true;
+	return false;
+}
+
+/* See the top. pp is Prunning and its M made no progress. */
+static bool takep(P *pp)
+{
+	M *mp = atomic_load(&pp->m);
+	if (!mp || atomic_load(&mp->locks) != 0)
+		return false;
+	uintptr_t p = (uintptr_t)pp;
+	if (!atomic_compare_exchange_strong(&mp->p, &p, p | 1))
+		return false;
+	membarrier();
+	if (atomic_load(&mp->locks) != 0 || atomic_load(&pp->m) != mp ||
+	    pp->status != Prunning) {
+		atomic_store(&mp->p, p);
+		return false;
+	}
+	atomic_store(&mp->taken, true);
+	mp->takencputime = threadcputime(mp->tid);
+	atomic_store(&pp->m, NULL);
+	atomic_store(&pp->status, Pidle);
+	atomic_store(&mp->p, 0);
+	atomic_fetch_add_explicit(&sched.nretaken, 1, memory_order_relaxed);
+	handoffp(pp);
+	return true;
+}
+
+/* One look at all Ps. Returns how many were set free or asked to yield. */
+static int retake(int64_t now)
+{
+	int n = 0;
+	bool waiting = workqueued() || atomic_load(&sched.gcwaiting);
+	for (int32_t i = 0; i < sched.gomaxprocs; i++) {
+		P *pp = sched.allp[i];
+		uint32_t s = atomic_load(&pp->status);
+		if (s == Psyscall) {
+			uint32_t t = atomic_load(&pp->syscalltick);
+			if (pp->sysmontick.syscalltick != t || pp->sysmontick.syscallwhen == 0) {
+				pp->sysmontick.syscalltick = t;
+				pp->sysmontick.syscallwhen = now;
+				if (!atomic_load(&pp->longcall))
+					continue;
+			}
+			if (!waiting)
+				continue;
+			if (atomic_compare_exchange_strong(&pp->status, &s, Pidle)) {
+				atomic_fetch_add(&sched.nretaken, 1);
+				n++;
+				handoffp(pp);
+			}
+			continue;
+		}
+		pp->sysmontick.syscallwhen = 0;
+		if (s != Prunning)
+			continue;
+		M *mp = atomic_load(&pp->m);
+		uint32_t t = atomic_load(&pp->schedtick);
+		int64_t cpu = mp ? threadcputime(mp->tid) : -1;
+		if (pp->sysmontick.schedtick != t || pp->sysmontick.schedwhen == 0) {
+			pp->sysmontick.schedtick = t;
+			pp->sysmontick.schedwhen = now;
+			pp->sysmontick.cputime = cpu;
+			continue;
+		}
+		if (waiting && cpu >= 0 && cpu == pp->sysmontick.cputime) {
+			if (takep(pp)) {
+				n++;
+				continue;
+			}
+		}
+		pp->sysmontick.cputime = cpu;
+		if (waiting && now - pp->sysmontick.schedwhen >= debug.slice)
+			n += preemptone(pp);
+	}
+	return n;
+}
+
+/* Ms that compute on without a P, and goroutines whose interruption was
+ * refused: asks again. True while there are some. */
+static bool remind(void)
+{
+	bool some = false, intr = atomic_exchange(&sched.intrpending, 0) != 0;
+	for (M *mp = atomic_load(&sched.allm); mp; mp = mp->alllink) {
+		G *gp = mp->curg;
+		if (intr && gp && atomic_load(&gp->intr)) {
+			preemptm(mp);
+			some = true;
+		}
+		if (!atomic_load(&mp->taken) || atomic_load(&mp->p))
+			continue;
+		int64_t cpu = threadcputime(mp->tid);
+		if (cpu >= 0 && cpu > mp->takencputime + 100000)
+			preemptm(mp);
+	}
+	if (some)
+		atomic_store(&sched.intrpending, 1);
+	return some;
+}
+
+/* Timers that are late on Ps that run something long, and the network. */
+static void poll(int64_t now)
+{
+	bool ran;
+	for (int32_t i = 0; i < sched.nallp; i++)
+		if (atomic_load(&sched.allp[i]->timer0when) <= now)
+			checktimers(sched.allp[i], now, &ran);
+	int64_t last = atomic_load(&sched.lastpoll);
+	if (last != 0 && last + POLLMAX < now && netpollanywaiters()) {
+		int32_t n = 0;
+		atomic_compare_exchange_strong(&sched.lastpoll, &last, now);
+		injectglist(netpoll(0, &n), n);
+	}
+}
+
+/* Changes when goroutines are run. */
+static uint32_t schedticks(void)
+{
+	uint32_t n = 0;
+	for (int32_t i = 0; i < sched.gomaxprocs; i++)
+		n += sched.allp[i]->schedtick;
+	return n;
+}
+
+/* Sleeps until something needs us, or `until`. */
+static void deepsleep(int64_t until)
+{
+	noteclear(&sched.sysmonnote);
+	atomic_store(&sched.sysmonwait, 1);
+	/* Whoever queued work before it could see sysmonwait is seen here. */
+	if (workqueued() || atomic_load(&sched.intrpending) || atomic_load(&sched.gcwaiting) ||
+	    host.signalspending()) {
+		if (atomic_exchange(&sched.sysmonwait, 0) == 0)
+			notesleep(&sched.sysmonnote); /* a waker is on its way */
+		return;
+	}
+	int64_t timer = timesleepuntil();
+	int64_t now = nanotime();
+	/* An M polls. When it leaves the poller to run something long, nobody tells us:
+	 * look now and then, less often while nothing happens. */
+	if (timer != FOREVER || netpollanywaiters()) {
+		uint32_t ticks = schedticks();
+		static uint32_t lastticks;
+		static int64_t interval = POLLMAX;
+		interval = ticks != lastticks ? POLLMAX : interval < 16 * POLLMAX ? 2 * interval : interval;
+		lastticks = ticks;
+		if (until > now + interval)
+			until = now + interval;
+	}
+	if ((timer != FOREVER || netpollanywaiters()) && atomic_exchange(&sched.lastpoll, 0) != 0) {
+		int64_t end = timer < until ? timer : until;
+		int32_t n = 0;
+		atomic_store(&sched.sysmonpolls, true);
+		atomic_store(&sched.polluntil, end);
+		timer = timesleepuntil();
+		end = timer < end ? timer : end;
+		G *list = NULL;
+		/* wakesysmon that saw sysmonpolls breaks the poll; one that did not
+		 * has cleared sysmonwait. */
+		if (atomic_load(&sched.sysmonwait))
+			list = netpoll(end == FOREVER ? -1 : end > now ? end - now : 0, &n);
+		atomic_store(&sched.polluntil, 0);
+		atomic_store(&sched.sysmonpolls, false);
+		atomic_store(&sched.lastpoll, nanotime());
+		if (atomic_exchange(&sched.sysmonwait, 0) == 0)
+			notesleep(&sched.sysmonnote);
+		injectglist(list, n);
+		return;
+	}
+	bool woken = notetsleep(&sched.sysmonnote, until == FOREVER ? -1 : until - now);
+	if (!woken && atomic_exchange(&sched.sysmonwait, 0) == 0)
+		notesleep(&sched.sysmonnote);
+}
+
+void wakesysmon(void)
+{
+	if (atomic_exchange(&sched.sysmonwait, 0) == 0)
+		return;
+	bool polls = atomic_load(&sched.sysmonpolls);
+	notewakeup(&sched.sysmonnote);
+	if (polls)
+		netpollBreak();
+}
+
+void sysmonforkchild(void)
+{
+}
+
+void sysmon(void *unused)
+{
+	(void)unused;
+	int64_t tick = TICKMIN, nexttrace = 0, nextstorm = 0;
+	int64_t tickmax = debug.sysmon ? debug.sysmon : TICKMAX;
+	int64_t started = nanotime();
+	uintptr_t lo, hi;
+	if (sigstackinstall(&lo, &hi))
+		throw("sysmon: no memory for a signal stack");
+	sched.sysmontid = gettid_os();
+	if (debug.schedtrace)
+		nexttrace = started;
+	for (;;) {
+		host.sysmontick();
+		int64_t now = nanotime();
+		if (debug.schedtrace && now >= nexttrace) {
+			schedtrace(debug.scheddetail);
+			nexttrace = now + debug.schedtrace * 1000000;
+		}
+		bool reminded = remind();
+		bool busy = workqueued() || atomic_load(&sched.gcwaiting) || reminded;
+		if (debug.storm && anyrunning()) {
+			if (now >= nextstorm) {
+				preemptall();
+				nextstorm = now + STORM;
+			}
+			busy = true;
+		}
+		int64_t until = FOREVER;
+		if (debug.schedtrace)
+			until = nexttrace;
+		poll(now);
+		if (!busy) {
+			tick = TICKMIN < tickmax ? TICKMIN : tickmax;
+			if (debug.storm)
+				until = now + 10 * STORM;
+			deepsleep(until);
+			continue;
+		}
+		if (retake(now))
+			tick = TICKMIN;
+		else if (tick < tickmax)
+			tick += tick / 2;
+		if (workqueued() && atomic_load(&sched.npidle) > 0)
+			wakep();
+		int64_t ns = debug.storm ? STORM : tick;
+		if (reminded && ns > INTRTICK)
+			ns = INTRTICK;
+		if (ns > tickmax)
+			ns = tickmax;
+		host.sysmonsleep(ns);
+	}
+}

@@ -1,0 +1,164 @@
+/*
+ * fd.c - learns what descriptors are (fd.h says what for), and hears of their
+ * making and end where that is cheap: close and dup2 forget, accept,
+ * socket, socketpair and pipe know the kind without asking.
+ */
+#include "fd.h"
+
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+
+_Atomic uint8_t fdhints[NFDHINT];
+_Atomic bool fdtimed, fdlowat;
+
+static long getopt_int(int fd, int opt)
+{
+	int value = 0;
+	socklen_t len = sizeof value;
+	long r = sysnow(SYS_getsockopt, fd, SOL_SOCKET, opt, &value, &len);
+
+	return r < 0 ? r : value;
+}
+
+static int64_t getopt_time(int fd, int opt)
+{
+	struct timeval tv = {0};
+	socklen_t len = sizeof tv;
+
+	if (sysnow(SYS_getsockopt, fd, SOL_SOCKET, opt, &tv, &len) < 0)
+		return 0;
+	return tv.tv_sec * 1000000000L + tv.tv_usec * 1000L;
+}
+
+/* A socket seen for the first time: another program may have set it up. */
+static int learnsocket(int fd)
+{
+	if (getopt_time(fd, SO_RCVTIMEO) || getopt_time(fd, SO_SNDTIMEO))
+		atomic_store_explicit(&fdtimed, true, memory_order_relaxed);
+	if (getopt_int(fd, SO_RCVLOWAT) > 1)
+		atomic_store_explicit(&fdlowat, true, memory_order_relaxed);
+	/* write on SOCK_SEQPACKET ends a record, send does not: not the same there. */
+	return getopt_int(fd, SO_TYPE) == SOCK_SEQPACKET ? FdStream : FdSocket;
+}
+
+int fdkind(int fd)
+{
+	int hint = fdhint(fd);
+	struct stat st;
+
+	if (hint & FdKind)
+		return hint & FdKind;
+	if (sysnow(SYS_fstat, fd, &st) < 0)
+		return FdFile;
+	if (S_ISSOCK(st.st_mode))
+		hint = learnsocket(fd);
+	else if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode))
+		hint = FdFile;
+	else
+		hint = FdStream;
+	fdsethint(fd, hint);
+	return hint;
+}
+
+bool fdnonblock(int fd)
+{
+	int kind = fdhint(fd) & FdKind;
+	long flags = sysnow(SYS_fcntl, fd, F_GETFL);
+	bool nonblock = flags >= 0 && (flags & O_NONBLOCK);
+
+	fdsethint(fd, nonblock ? kind | FdNonblock : kind);
+	return nonblock;
+}
+
+int64_t fddeadline(int fd, int mode)
+{
+	if (!atomic_load_explicit(&fdtimed, memory_order_relaxed))
+		return FOREVER;
+	int64_t ns = getopt_time(fd, mode == PollRead ? SO_RCVTIMEO : SO_SNDTIMEO);
+
+	return ns > 0 ? deadlinein(ns) : FOREVER;
+}
+
+bool fdhaslowat(int fd)
+{
+	return atomic_load_explicit(&fdlowat, memory_order_relaxed) &&
+	       getopt_int(fd, SO_RCVLOWAT) > 1;
+}
+
+/* --- what the program tells on the way ------------------------------------ */
+
+SHIM(int, socket, int domain, int type, int protocol)
+{
+	int fd = real.socket(domain, type, protocol);
+
+	if (fd >= 0)
+		fdsethint(fd, (type & 0xf) == SOCK_SEQPACKET ? FdStream : FdSocket);
+	return fd;
+}
+
+SHIM(int, socketpair, int domain, int type, int protocol, int fds[2])
+{
+	int r = real.socketpair(domain, type, protocol, fds);
+
+	for (int i = 0; r == 0 && i < 2; i++)
+		fdsethint(fds[i], (type & 0xf) == SOCK_SEQPACKET ? FdStream : FdSocket);
+	return r;
+}
+
+SHIM(int, pipe, int fds[2])
+{
+	int r = real.pipe(fds);
+
+	for (int i = 0; r == 0 && i < 2; i++)
+		fdsethint(fds[i], FdStream);
+	return r;
+}
+
+SHIM(int, pipe2, int fds[2], int flags)
+{
+	int r = real.pipe2(fds, flags);
+
+	for (int i = 0; r == 0 && i < 2; i++)
+		fdsethint(fds[i], FdStream);
+	return r;
+}
+
+SHIM(int, dup, int fd)
+{
+	int r = real.dup(fd);
+
+	if (r >= 0)
+		fdsethint(r, fdhint(fd));
+	return r;
+}
+
+SHIM(int, dup2, int fd, int to)
+{
+	int r = real.dup2(fd, to);
+
+	if (r >= 0)
+		fdsethint(r, fdhint(fd));
+	return r;
+}
+
+SHIM(int, dup3, int fd, int to, int flags)
+{
+	int r = real.dup3(fd, to, flags);
+
+	if (r >= 0)
+		fdsethint(r, fdhint(fd));
+	return r;
+}
+
+SHIM(int, setsockopt, int fd, int level, int opt, const void *value, socklen_t len)
+{
+	if (level == SOL_SOCKET) {
+		if (opt == SO_RCVTIMEO || opt == SO_SNDTIMEO || opt == SO_RCVTIMEO_NEW ||
+		    opt == SO_SNDTIMEO_NEW)
+			atomic_store_explicit(&fdtimed, true, memory_order_relaxed);
+		else if (opt == SO_RCVLOWAT)
+			atomic_store_explicit(&fdlowat, true, memory_order_relaxed);
+	}
+	return real.setsockopt(fd, level, opt, value, len);
+}

@@ -1,0 +1,62 @@
+/*
+ * fd.h - what a descriptor was when it was last looked at.
+ *
+ * How to ask for data without waiting depends on what the descriptor is, and
+ * whether to wait at all on its O_NONBLOCK. Both could be asked of the kernel each
+ * time; that costs more than many a read. So one byte a descriptor remembers
+ * the last answer. Descriptors are closed and reused where we do not see it
+ * (libc's inside, raw system calls), so an answer may be stale: every use has to be right even
+ * then, and only costs more. "Non-blocking" therefore means no more than that the
+ * program's own call may be made as it is.
+ */
+#ifndef GOSHIM_FD_H
+#define GOSHIM_FD_H
+
+#include <stdatomic.h>
+
+#include "block.h"
+
+enum {
+	FdUnknown, /* ask fstat */
+	FdFile,	   /* always ready: regular file, directory, block device */
+	FdStream,  /* RWF_NOWAIT works */
+	FdSocket,  /* MSG_DONTWAIT works, and read is recv */
+	FdPolled,  /* neither works: poll first */
+	FdKind = 7,
+	FdNonblock = 8, /* fcntl said O_NONBLOCK */
+};
+
+enum { NFDHINT = 1 << 16 };
+extern _Atomic uint8_t fdhints[NFDHINT];
+
+static inline int fdhint(int fd)
+{
+	return (unsigned)fd < NFDHINT ? atomic_load_explicit(&fdhints[fd], memory_order_relaxed)
+				      : FdUnknown;
+}
+
+static inline void fdsethint(int fd, int hint)
+{
+	if ((unsigned)fd < NFDHINT && fdhint(fd) != hint)
+		atomic_store_explicit(&fdhints[fd], (uint8_t)hint, memory_order_relaxed);
+}
+
+/* The kind, asked for if need be; FdFile for what fstat does not know (the
+ * program's own call will say EBADF). */
+int fdkind(int fd);
+
+/* Is it O_NONBLOCK? Asks the kernel, and remembers. */
+bool fdnonblock(int fd);
+
+/*
+ * Some socket of the process may have a limit on the time of its calls or a
+ * low-water mark (setsockopt was called for one, or an inherited one had it): until then nobody
+ * has to ask.
+ */
+extern _Atomic bool fdtimed;
+extern _Atomic bool fdlowat;
+/* The absolute time at which a call on socket fd has to give up. */
+int64_t fddeadline(int fd, int mode);
+bool fdhaslowat(int fd);
+
+#endif

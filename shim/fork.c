@@ -1,0 +1,222 @@
+/*
+ * fork.c - new processes.
+ *
+ * A fork child is as before the scheduler's first start: the goroutine that
+ * forked is its only thread, on the stack and block it has, with the kernel's
+ * own signal handling; the next pthread_create starts a new scheduler with it
+ * as goroutine 1. So a child that calls exec, as most do, pays nothing.
+ *
+ * The world is not stopped for it: libc takes the locks of stdio and of malloc
+ * inside fork, and one that a stopped goroutine holds would never be free.
+ * libc's own fork is called as it is: it runs atfork handlers in order, and since FS
+ * is the goroutine's block it is that block which it makes the kernel's in the child.
+ * Goroutines that held a mutex are gone in the child, as threads natively.
+ */
+#include "sched.h"
+#include "signal.h"
+#include "thread.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+
+static void forkchild(Thread *self)
+{
+	blockkernel();
+	blockforkchild();
+	schedrestartable();
+	self->tid = selftid();
+	threadforkchild(self);
+	self->bracket = 0;
+	self->wired = 0;
+	signalsforkchild(self);
+}
+
+/*
+ * Runs in the child as the first of all atfork handlers (libc runs them in
+ * the order of registration, and this was registered at the start), so that
+ * the program's own find a process that works.
+ */
+static void childhandler(void)
+{
+	Thread *self = curthread();
+	if (self)
+		forkchild(self);
+}
+
+void forkinit(void);
+void forkinit(void)
+{
+	static bool done;
+	if (done)
+		return;
+	done = true;
+	real.__register_atfork(NULL, NULL, childhandler, NULL);
+}
+
+/* Everybody's handlers come through here: ours goes before the first. */
+SHIM(int, __register_atfork, void (*prepare)(void), void (*parent)(void), void (*child)(void),
+     void *dso)
+{
+	forkinit();
+	return real.__register_atfork(prepare, parent, child, dso);
+}
+
+/* async-signal-safe: no handlers. */
+SHIM(pid_t, _Fork, void)
+{
+	pid_t pid = real._Fork();
+	if (pid == 0)
+		childhandler();
+	return pid;
+}
+
+/* entry.S calls these around the system call. */
+void vforkbegin(void);
+void vforkend(void);
+void vforkfail(int err);
+
+void vforkfail(int err)
+{
+	errno = err;
+}
+
+/* The child shares our memory and our block until it execs: with getg() ==
+ * NULL all of the shim is native for it, and nothing of ours changes. */
+static Thread *vforkthread(void)
+{
+	void *block = selfblock();
+	return isblock(block) ? blockextra(block)
+	       : block == mainthread.block ? &mainthread
+					   : NULL;
+}
+
+void vforkbegin(void)
+{
+	Thread *th = curthread();
+	if (!th)
+		return;
+	bracketenter();
+	th->vforkgp = getg();
+	goshim_setg(NULL);
+}
+
+void vforkend(void)
+{
+	Thread *th = vforkthread();
+	if (!th || !th->vforkgp)
+		return;
+	G *gp = th->vforkgp;
+	th->vforkgp = NULL;
+	goshim_setg(gp);
+	bracketleave();
+}
+
+/* These make their child inside libc, from the calling kernel thread. */
+SHIM(int, posix_spawn, pid_t *pid, const char *path, const posix_spawn_file_actions_t *fa,
+     const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	bracketenter();
+	int r = real.posix_spawn(pid, path, fa, attr, argv, envp);
+	bracketleave();
+	return r;
+}
+
+SHIM(int, posix_spawnp, pid_t *pid, const char *file, const posix_spawn_file_actions_t *fa,
+     const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	bracketenter();
+	int r = real.posix_spawnp(pid, file, fa, attr, argv, envp);
+	bracketleave();
+	return r;
+}
+
+SHIM(int, posix_spawn_old, pid_t *pid, const char *path, const posix_spawn_file_actions_t *fa,
+     const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	bracketenter();
+	int r = real.posix_spawn_old(pid, path, fa, attr, argv, envp);
+	bracketleave();
+	return r;
+}
+
+SHIM(int, posix_spawnp_old, pid_t *pid, const char *file, const posix_spawn_file_actions_t *fa,
+     const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	bracketenter();
+	int r = real.posix_spawnp_old(pid, file, fa, attr, argv, envp);
+	bracketleave();
+	return r;
+}
+
+SHIM(int, system, const char *command)
+{
+	bracketenter();
+	int r = real.system(command);
+	bracketleave();
+	return r;
+}
+
+SHIM(FILE *, popen, const char *command, const char *mode)
+{
+	bracketenter();
+	FILE *f = real.popen(command, mode);
+	bracketleave();
+	return f;
+}
+
+/* exec keeps the caller's mask: the goroutine's, not its M's. */
+#define EXECV(name, params, call)                                                                  \
+	SHIM(int, name, params)                                                                    \
+	{                                                                                          \
+		bracketenter();                                                                    \
+		int r = call;                                                                      \
+		bracketleave();                                                                    \
+		return r;                                                                          \
+	}
+#define PARAMS(...) __VA_ARGS__
+EXECV(execve, PARAMS(const char *path, char *const argv[], char *const envp[]),
+      real.execve(path, argv, envp))
+EXECV(execv, PARAMS(const char *path, char *const argv[]), real.execv(path, argv))
+EXECV(execvp, PARAMS(const char *file, char *const argv[]), real.execvp(file, argv))
+EXECV(execvpe, PARAMS(const char *file, char *const argv[], char *const envp[]),
+      real.execvpe(file, argv, envp))
+EXECV(fexecve, PARAMS(int fd, char *const argv[], char *const envp[]),
+      real.fexecve(fd, argv, envp))
+
+/* The list of arguments, as an array on the stack. */
+#define COLLECT(argv, last, ap)                                                                    \
+	int argc = 1;                                                                              \
+	va_start(ap, last);                                                                        \
+	while (va_arg(ap, char *))                                                                 \
+		argc++;                                                                            \
+	va_end(ap);                                                                                \
+	char *argv[argc + 1];                                                                      \
+	va_start(ap, last);                                                                        \
+	argv[0] = (char *)last;                                                                    \
+	for (int i = 1; i <= argc; i++)                                                            \
+		argv[i] = va_arg(ap, char *)
+
+SHIM(int, execl, const char *path, const char *arg, ...)
+{
+	va_list ap;
+	COLLECT(argv, arg, ap);
+	va_end(ap);
+	return shim_execv(path, argv);
+}
+
+SHIM(int, execlp, const char *file, const char *arg, ...)
+{
+	va_list ap;
+	COLLECT(argv, arg, ap);
+	va_end(ap);
+	return shim_execvp(file, argv);
+}
+
+SHIM(int, execle, const char *path, const char *arg, ...)
+{
+	va_list ap;
+	COLLECT(argv, arg, ap);
+	char **envp = va_arg(ap, char **);
+	va_end(ap);
+	return shim_execve(path, argv, envp);
+}

@@ -1,0 +1,395 @@
+/*
+ * host.c - what the scheduler asks of libc and of the program (core/host.h),
+ * and the start.
+ *
+ * The scheduler starts with the first thread that the program makes. Until
+ * then the process is as it would be without us. The order at the start:
+ * a real thread is made (the template, from which all Ms will be made); its
+ * block is compared with what tls.c knows of glibc; the calling thread becomes
+ * M0 and its code goroutine 1; the program's signal actions are taken over;
+ * sysmon starts. If anything doesn't fit, the process goes on with kernel
+ * threads: the objects of shim/ work for those too.
+ */
+#include "../core/host.h"
+#include "cancel.h"
+#include "sched.h"
+#include "signal.h"
+#include "thread.h"
+
+#include <gnu/libc-version.h>
+#include <stdatomic.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+
+void threadmaininit(uintptr_t lo, uintptr_t hi);
+void rtsettings(void);
+void forkinit(void);
+
+enum { MSTACK = 256 << 10 };
+
+/* --- text that must not lose the processor ------------------------------------------- */
+
+static struct {
+	uintptr_t lo, hi;
+} unsafe[16];
+static int nunsafe;
+static uintptr_t ownlo, ownhi;
+
+bool owntext(uintptr_t pc)
+{
+	return pc >= ownlo && pc < ownhi;
+}
+
+bool unsafepc(uintptr_t pc)
+{
+	for (int i = 0; i < nunsafe; i++)
+		if (pc >= unsafe[i].lo && pc < unsafe[i].hi)
+			return true;
+	return false;
+}
+
+/* Notes the executable segments of libc, ld.so, the vdso, the owner of malloc, and us. */
+static int notetext(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	(void)size;
+	uintptr_t *known = arg; /* addresses, 0-terminated; the first is our own */
+	uintptr_t lo = 0, hi = 0;
+	bool own = false, wanted = false;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+		uintptr_t at = info->dlpi_addr + ph->p_vaddr;
+		if (ph->p_type != PT_LOAD)
+			continue;
+		if (ph->p_flags & PF_X) {
+			lo = at;
+			hi = at + ph->p_memsz;
+		}
+		for (int k = 0; known[k]; k++) {
+			if (known[k] < at || known[k] >= at + ph->p_memsz)
+				continue;
+			wanted = true;
+			own |= k == 0;
+		}
+	}
+	if (own) {
+		ownlo = lo;
+		ownhi = hi;
+	}
+	if (wanted && lo && nunsafe < (int)nelem(unsafe)) {
+		unsafe[nunsafe].lo = lo;
+		unsafe[nunsafe++].hi = hi;
+	}
+	return 0;
+}
+
+static void notetexts(void)
+{
+	uintptr_t known[] = { (uintptr_t)&notetext,
+			      (uintptr_t)libcsym("gnu_get_libc_version", NULL),
+			      (uintptr_t)libcsym("_dl_allocate_tls", "GLIBC_PRIVATE"),
+			      (uintptr_t)&malloc, /* whoever has it: through the GOT */
+			      getauxval(AT_SYSINFO_EHDR),
+			      0 };
+	nunsafe = 0;
+	real.dl_iterate_phdr(notetext, known);
+}
+
+/* --- kernel threads ----------------------------------------------------------------------- */
+
+/* How a kernel thread of the runtime begins. */
+typedef struct Starter {
+	void (*fn)(void *);
+	void *arg;
+} Starter;
+
+static void *starthread(void *p)
+{
+	Starter s = *(Starter *)p;
+	free(p);
+	s.fn(s.arg);
+	return NULL;
+}
+
+/* A real pthread on a stack of the runtime, detached; libc knows it, and so
+ * that the process has threads. */
+static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi)
+{
+	Stack s;
+	Starter *st = malloc(sizeof *st);
+	/* libc puts block and static TLS on top of the stack. */
+	if (!st || stackalloc(MSTACK + (tls.statictls ? tls.statictls : 65536), 4096, &s)) {
+		free(st);
+		return -EAGAIN;
+	}
+	st->fn = fn;
+	st->arg = arg;
+	pthread_attr_t attr;
+	pthread_t t;
+	pthread_attr_init(&attr);
+	pthread_attr_setstack(&attr, (void *)s.lo, s.hi - s.lo);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	int r = real.pthread_create(&t, &attr, starthread, st);
+	pthread_attr_destroy(&attr);
+	if (r) {
+		free(st);
+		stackfree(s);
+		return -r;
+	}
+	*lo = s.lo;
+	*hi = s.hi;
+	return 0;
+}
+
+/* The template shows its block to tlsprobe, then waits for the decision. */
+static struct {
+	_Atomic uint32_t step; /* 1: block is set; 2: go on; 3: end */
+	void *block;
+	uintptr_t lo, hi;
+} template;
+
+static void waitstep(uint32_t atleast)
+{
+	uint32_t s;
+	while ((s = atomic_load(&template.step)) < atleast)
+		sys4(SYS_futex, (long)&template.step, 128, s, 0);
+}
+
+static void setstep(uint32_t step)
+{
+	atomic_store(&template.step, step);
+	sys3(SYS_futex, (long)&template.step, 129, INT32_MAX);
+}
+
+static void sysmonthread(void *arg)
+{
+	(void)arg;
+	sys2(SYS_prctl, PR_SET_NAME, (long)"goshim-sysmon");
+	sysmonthreadinit();
+	setstep(4);
+	sysmon(NULL);
+}
+
+static void templatebody(void *arg)
+{
+	(void)arg;
+	template.block = selfblock();
+	setstep(1);
+	waitstep(2);
+	if (atomic_load(&template.step) == 3)
+		return;
+	uintptr_t lo, hi;
+	sys2(SYS_prctl, PR_SET_NAME, (long)"goshim-template");
+	if (newthread(sysmonthread, NULL, &lo, &hi))
+		throw("host: no thread for sysmon");
+	templatethread(NULL);
+}
+
+/* --- host.h ------------------------------------------------------------------------------------ */
+
+static int newosproc(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi)
+{
+	return newthread(fn, arg, lo, hi);
+}
+
+static bool maypreempt(G *gp)
+{
+	(void)gp;
+	return true; /* a vfork child runs with getg() == NULL */
+}
+
+static void describe(G *gp, char *buf, size_t n)
+{
+	Thread *th = ghost(gp);
+	buf[0] = 0;
+	if (th && n >= sizeof th->name)
+		memcpy(buf, th->name, sizeof th->name);
+}
+
+static void sysmonsleep(int64_t ns)
+{
+	struct timespec ts = { ns / 1000000000, ns % 1000000000 };
+	if (!sigtickneeded())
+		sys4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&ts, 0);
+}
+
+static noreturn_fn void dieabort(void)
+{
+	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	uint64_t m = ~(1ull << (SIGABRT - 1));
+	real.sigaction(SIGABRT, &dfl, NULL);
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&m, 0, 8);
+	sys3(SYS_tgkill, sys0(SYS_getpid), sys0(SYS_gettid), SIGABRT);
+	for (;;)
+		sys1(SYS_exit_group, 134);
+}
+
+static int clocknow(int clock, void *ts)
+{
+	return clock_gettime(clock, ts);
+}
+
+static void sethost(void)
+{
+	host = (Host){
+		.newosproc = newosproc,
+		.m0block = blockm0,
+		.interrupt = siginterrupt_host,
+		.owntext = owntext,
+		.unsafepc = unsafepc,
+		.maypreempt = maypreempt,
+		.sysmontick = sigtick,
+		.signalspending = sigtickneeded,
+		.sysmonsleep = sysmonsleep,
+		.describe = describe,
+		.die = dieabort,
+		.clock_gettime = clocknow,
+		.fsgsbase = getauxval(AT_HWCAP2) & 2,
+	};
+}
+
+/* --- the start ------------------------------------------------------------------------------------ */
+
+static _Atomic bool refused; /* this process keeps to kernel threads */
+
+static bool refuse(const char *why)
+{
+	warn("glibc %s, %s: running on kernel threads", gnu_get_libc_version(), why);
+	atomic_store(&refused, true);
+	return false;
+}
+
+/* Where the stack of main, or of the goroutine that forked us, lies. */
+static void stackbounds(uintptr_t *lo, uintptr_t *hi)
+{
+	Thread *th = isblock(selfblock()) ? blockextra(selfblock()) : NULL;
+	if (th) {
+		*lo = th->stack.lo;
+		*hi = th->stack.hi;
+		return;
+	}
+	struct rlimit rl;
+	uintptr_t *end = libcsym("__libc_stack_end", NULL);
+	*hi = ((end ? *end : (uintptr_t)__builtin_frame_address(0)) + 4095) & ~4095ul;
+	if (getrlimit(RLIMIT_STACK, &rl) || rl.rlim_cur == RLIM_INFINITY || rl.rlim_cur > 1ul << 30)
+		rl.rlim_cur = 8ul << 20;
+	*lo = *hi - rl.rlim_cur;
+}
+
+bool startsched(void)
+{
+	if (schedstarted())
+		return true;
+	/* Only the thread that is the process can become goroutine 1. */
+	if (atomic_load(&refused) || sys0(SYS_gettid) != sys0(SYS_getpid))
+		return false;
+	KEEP_ERRNO;
+	uint64_t all = ~0ull, mask;
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&mask, 8);
+	bool ok = false;
+	const char *why = NULL;
+	sethost();
+	notetexts();
+	forkinit();
+	rtsettings();
+	atomic_store(&template.step, 0);
+	if (newthread(templatebody, NULL, &template.lo, &template.hi)) {
+		/* No memory, no processes: pthread_create fails with EAGAIN natively, too. */
+		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);
+		return false;
+	}
+	waitstep(1);
+	tlsprobe(template.block, template.lo, template.hi - template.lo);
+	if (!tls.ok) {
+		why = tls.misfit;
+	} else {
+		uintptr_t lo, hi;
+		stack_t ss;
+		stackbounds(&lo, &hi);
+		threadmaininit(lo, hi);
+		Thread *th = threadof((pthread_t)selfblock());
+		th->mask = mask & ~((1ull << 31) | (1ull << 32) | (1ull << 8) | (1ull << 18));
+		real.sigaltstack(NULL, &ss);
+		if (!(ss.ss_flags & SS_DISABLE))
+			th->altstack = ss;
+		int r = schedinit(th->block, th, lo, hi, sigbasekmask());
+		if (r) {
+			why = r == -ENOSYS ? "no membarrier system call" : "out of memory";
+		} else {
+			th->gp = getg();
+			sigthreadcount(th);
+			signalsstart();
+			ok = true;
+		}
+	}
+	setstep(ok ? 2 : 3);
+	if (!ok) {
+		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);
+		return refuse(why);
+	}
+	waitstep(4); /* signals have somebody to go to */
+	sigthreadstart(threadof((pthread_t)selfblock()));
+	return true;
+}
+
+void schedrestartable(void)
+{
+	schedforkchild();
+	memset(&template, 0, sizeof template);
+}
+
+/* --- the native bracket ------------------------------------------------------------------------------ */
+
+void bracketenter(void)
+{
+	Thread *th = curthread();
+	if (!th)
+		return;
+	lockOSThread();
+	if (th->bracket++ == 0) {
+		th->bracketmask = ggetkmask();
+		gsetkmask(th->mask & ~(1ull << (SIGURG - 1)));
+		entersyscall();
+	}
+}
+
+void bracketleave(void)
+{
+	Thread *th = curthread();
+	if (!th)
+		return;
+	if (--th->bracket == 0) {
+		KEEP_ERRNO;
+		exitsyscall();
+		gsetkmask(th->bracketmask);
+		bool pending = sigpendingopen();
+		unlockOSThread();
+		if (pending)
+			sigdeliver(true);
+		return;
+	}
+	unlockOSThread();
+}
+
+void wire(void)
+{
+	Thread *th = curthread();
+	if (!th)
+		return;
+	lockOSThread();
+	if (th->wired++)
+		return;
+	TLSFIELD(th->block, int, tls.tid) = (int)sys0(SYS_gettid);
+	sys2(SYS_set_robust_list, (long)th->block + tls.robusthead, 24);
+}
+
+void unwire(void)
+{
+	Thread *th = curthread();
+	if (!th)
+		return;
+	if (--th->wired == 0) {
+		TLSFIELD(th->block, uint32_t, tls.tid) = th->tid;
+		sys2(SYS_set_robust_list, (long)mblock() + tls.robusthead, 24);
+	}
+	unlockOSThread();
+}

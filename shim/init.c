@@ -1,0 +1,225 @@
+/*
+ * init.c - how the library comes into the process: main's wrapper, and the
+ * settings from the environment.
+ *
+ * The settings are read when the program starts, since programs change their
+ * environment, and complained of when the scheduler starts: most programs
+ * that inherit LD_PRELOAD never start it, and should not say anything.
+ */
+#include "../core/host.h"
+#include "../core/settings.h"
+#include "cancel.h"
+#include "sched.h"
+#include "signal.h"
+#include "thread.h"
+
+#include <setjmp.h>
+#include <stdatomic.h>
+
+/* --- settings ------------------------------------------------------------------------- */
+
+static char *envgoshim, *envgomaxprocs;
+
+/* A decimal number in [min, max]; a bare key is 1. */
+static bool number(const char *s, size_t n, int64_t min, int64_t max, int64_t *out)
+{
+	int64_t v = 0;
+	if (n == 0 || n > 18)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (s[i] < '0' || s[i] > '9')
+			return false;
+		v = v * 10 + (s[i] - '0');
+	}
+	*out = v;
+	return v >= min && v <= max;
+}
+
+static const struct Key {
+	const char *name;
+	int64_t min, max;
+	const char *allowed;
+	void (*set)(int64_t);
+} keys[];
+
+static void setschedtrace(int64_t v)
+{
+	debug.schedtrace = v;
+}
+
+static void setscheddetail(int64_t v)
+{
+	debug.scheddetail = v != 0;
+}
+
+static void setstorm(int64_t v)
+{
+	debug.storm = v != 0;
+}
+
+static void setexitstats(int64_t v)
+{
+	debug.exitstats = v != 0;
+}
+
+static void setslice(int64_t v)
+{
+	debug.slice = v * 1000;
+}
+
+static void setsysmon(int64_t v)
+{
+	debug.sysmon = v * 1000;
+}
+
+static void setmaxm(int64_t v)
+{
+	debug.maxm = v;
+}
+
+static void setkblock(int64_t v)
+{
+	debug.maxkblocked = v;
+}
+
+static const struct Key keys[] = {
+	{ "schedtrace", 1, 3600000, "ms between lines, 1 to 3600000", setschedtrace },
+	{ "scheddetail", 0, 1, "0 or 1", setscheddetail },
+	{ "storm", 0, 1, "0 or 1", setstorm },
+	{ "exitstats", 0, 1, "0 or 1", setexitstats },
+	{ "slice", 100, 10000000, "us before a runner is preempted, 100 to 10000000", setslice },
+	{ "sysmon", 100, 1000000, "us of sysmon's longest tick, 100 to 1000000", setsysmon },
+	{ "maxthreads", 8, 100000, "kernel threads at most, 8 to 100000", setmaxm },
+	{ "kernelwaits", 0, 10000, "threads that may wait in the kernel itself, 0 to 10000",
+	  setkblock },
+};
+
+/* The names of all keys, for the message. */
+static void keynames(char *buf, size_t size)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < nelem(keys); i++) {
+		size_t len = strlen(keys[i].name);
+		if (n + len + 3 > size)
+			break;
+		if (n) {
+			buf[n++] = ',';
+			buf[n++] = ' ';
+		}
+		memcpy(buf + n, keys[i].name, len);
+		n += len;
+	}
+	buf[n] = 0;
+}
+
+static void setting(const char *s, size_t n)
+{
+	const char *eq = memchr(s, '=', n);
+	size_t nkey = eq ? (size_t)(eq - s) : n;
+	char text[64], names[160];
+	size_t len = n < sizeof text - 1 ? n : sizeof text - 1;
+	memcpy(text, s, len);
+	text[len] = 0;
+	for (size_t i = 0; i < nelem(keys); i++) {
+		int64_t v = 1;
+		if (strlen(keys[i].name) != nkey || memcmp(keys[i].name, s, nkey))
+			continue;
+		if (eq && !number(eq + 1, n - nkey - 1, keys[i].min, keys[i].max, &v))
+			warn("GOSHIM=%s: ignored; allowed: %s", text, keys[i].allowed);
+		else if (!eq && keys[i].min > 1)
+			warn("GOSHIM=%s: ignored; needs a value: %s", text, keys[i].allowed);
+		else
+			keys[i].set(v);
+		return;
+	}
+	keynames(names, sizeof names);
+	warn("GOSHIM=%s: ignored; the keys are %s", text, names);
+}
+
+void rtsettings(void);
+void rtsettings(void)
+{
+	const char *s = envgoshim;
+	while (s && *s) {
+		const char *end = strchrnul(s, ',');
+		if (end > s)
+			setting(s, (size_t)(end - s));
+		s = *end ? end + 1 : end;
+	}
+	envgoshim = NULL; /* said once, not again in fork children */
+	if (envgomaxprocs && *envgomaxprocs) {
+		int64_t v;
+		if (number(envgomaxprocs, strlen(envgomaxprocs), 1, MAXPROCS, &v))
+			debug.gomaxprocs = v;
+		else
+			warn("GOMAXPROCS=%s: ignored; allowed: 1 to %d", envgomaxprocs,
+			     (int64_t)MAXPROCS);
+	}
+	envgomaxprocs = NULL;
+}
+
+static char *copyenv(const char *s)
+{
+	static char buf[1024];
+	static size_t used;
+	size_t n = strlen(s) + 1;
+	if (used + n > sizeof buf)
+		return NULL;
+	char *p = memcpy(buf + used, s, n);
+	used += n;
+	return p;
+}
+
+void parsesettings(char **envp)
+{
+	for (; envp && *envp; envp++) {
+		if (!strncmp(*envp, "GOSHIM=", 7))
+			envgoshim = copyenv(*envp + 7);
+		else if (!strncmp(*envp, "GOMAXPROCS=", 11))
+			envgomaxprocs = copyenv(*envp + 11);
+	}
+}
+
+/* --- main -------------------------------------------------------------------------------- */
+
+static int (*programmain)(int, char **, char **);
+
+/*
+ * main on the main thread. Its own pthread_exit, and cancellation, unwind to
+ * here: libc would end the kernel thread that happens to run it.
+ */
+static int wrappedmain(int argc, char **argv, char **envp)
+{
+	__pthread_unwind_buf_t buf;
+	parsesettings(envp);
+	if (__sigsetjmp((struct __jmp_buf_tag *)(void *)buf.__cancel_jmp_buf, 0) == 0) {
+		__pthread_register_cancel(&buf);
+		exit(programmain(argc, argv, envp));
+	}
+	if (getg())
+		mainthreadexit(curthread()->result);
+	/* The only thread: libc's order at a thread's end, then the process's. */
+	void (*dtors)(void) = libcsym("__call_tls_dtors", "GLIBC_PRIVATE");
+	if (dtors)
+		dtors();
+	exit(0);
+}
+
+SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char **argv,
+     int (*init)(int, char **, char **), void (*fini)(void), void (*rtld_fini)(void),
+     void *stack_end)
+{
+	if (!realinit()) {
+		warn("libc has no %s: running without goshim", realmissing());
+		return real.__libc_start_main(main, argc, argv, init, fini, rtld_fini, stack_end);
+	}
+	programmain = main;
+	return real.__libc_start_main(wrappedmain, argc, argv, init, fini, rtld_fini, stack_end);
+}
+
+/* At exit() and return from main. */
+__attribute__((destructor)) static void atend(void)
+{
+	if (schedstarted() && debug.exitstats)
+		exitstats();
+}

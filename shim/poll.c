@@ -1,0 +1,397 @@
+/*
+ * poll.c - waiting for many descriptors: poll, select, epoll_wait.
+ *
+ * When waiting in the kernel is the better wait now, that is one system call with the
+ * whole timeout, as natively: an event loop that has nothing else to run costs
+ * what it cost before. Else the question is asked with a timeout of zero; if
+ * nothing is ready the goroutine takes tickets from the poller, asks again
+ * (what became ready between shows now or ends the wait), and parks. An epoll descriptor is itself
+ * one that can be polled, so a program's epoll_wait needs one ticket.
+ *
+ * Many descriptors (more than NTICKET) or events that the poller does not know
+ * wait in the kernel, with the P free to be taken.
+ *
+ * None of these calls is restarted after a handler, whatever SA_RESTART says
+ * (signal(7)), and none returns before its time.
+ */
+#include "block.h"
+
+#include <limits.h>
+
+
+enum { NTICKET = 32 };
+
+/*
+ * One waiting call. ask(w, timeout) makes the system call with that timeout (NULL: none),
+ * waiting in the kernel, or with `now` not waiting. tickets(w, t) takes a ticket
+ * for all that ask asks about, and returns their number, or -1 when the poller cannot serve.
+ */
+typedef struct Wait Wait;
+struct Wait {
+	long (*ask)(Wait *w, struct timespec *timeout, bool now);
+	int (*tickets)(Wait *w, PollTicket *t);
+	long a, b, c, d;
+	void *sets;  /* select: what the program asked for */
+	bool judged; /* the kernel has seen the memory that tickets() reads, or it reads none */
+};
+
+/* Waits for one of the tickets, or just for the time. */
+static long park(PollTicket *t, int n, int64_t deadline)
+{
+	if (n > 0)
+		return netpollwait(t, n, deadline, WaitIOPoll, ParkIntr);
+	return gosleep(deadline, ParkIntr);
+}
+
+static long waitfds(Wait *w, int64_t deadline)
+{
+	PollTicket t[NTICKET];
+	struct timespec ts;
+	bool inkernel = false;
+	long r;
+
+	testcancel();
+	if (deadline == 0) {
+		r = w->ask(w, NULL, true);
+		return r == 0 && ginterrupted() && !intragain(EndsOnSignal) ? -EINTR : r;
+	}
+	for (;;) {
+		if (inkernel || maywaitinkernel()) {
+			r = w->ask(w, timeleft(deadline, &ts), false);
+		} else {
+			if (!w->judged && (r = w->ask(w, NULL, true)) != 0)
+				return r;
+			w->judged = true;
+			int n = w->tickets(w, t);
+
+			if (n < 0) {
+				inkernel = true;
+				continue;
+			}
+			if ((r = w->ask(w, NULL, true)) != 0)
+				return r;
+			r = park(t, n, deadline);
+			if (r == 0)
+				continue;
+			if (r == -ETIMEDOUT)
+				return w->ask(w, NULL, true);
+			if (r != -EINTR) {
+				inkernel = true;
+				continue;
+			}
+		}
+		if (r != -EINTR || !intragain(EndsOnSignal | Cancels))
+			return r;
+	}
+}
+
+/* The same with a signal mask in force meanwhile. */
+static long waitmasked(Wait *w, int64_t deadline, const sigset_t *mask)
+{
+	sigset_t old;
+
+	if (!mask)
+		return waitfds(w, deadline);
+	sigmaskswap(mask, &old);
+	long r = waitfds(w, deadline);
+
+	sigmaskswap(&old, NULL);
+	return r;
+}
+
+/* When a duration ends: 0 now, FOREVER for NULL, -EINVAL. */
+static int64_t endof(const struct timespec *timeout)
+{
+	if (!timeout)
+		return FOREVER;
+	if (!validtime(timeout))
+		return -EINVAL;
+	int64_t ns = timens(timeout);
+
+	return ns ? deadlinein(ns) : 0;
+}
+
+static int64_t endofms(int ms)
+{
+	return ms < 0 ? FOREVER : ms ? deadlinein(ms * 1000000L) : 0;
+}
+
+/* Takes a ticket for fd; what cannot be polled needs none: asking has said that it is ready. */
+static bool ticket(PollTicket *t, int *n, int fd, int mode)
+{
+	int r;
+
+	if (*n == NTICKET)
+		return false;
+	r = netpollticket(&t[*n], fd, mode);
+	if (r == 0)
+		++*n;
+	return r == 0 || r == -EPERM || r == -EBADF;
+}
+
+/* --- poll --------------------------------------------------------------------- */
+
+enum {
+	Readable = POLLIN | POLLRDNORM | POLLRDBAND | POLLPRI | POLLRDHUP,
+	Writable = POLLOUT | POLLWRNORM | POLLWRBAND,
+};
+
+static long askpoll(Wait *w, struct timespec *timeout, bool now)
+{
+	if (now)
+		return sysnow(SYS_poll, w->a, w->b, 0);
+	return sysblock(SYS_ppoll, w->a, w->b, timeout, NULL, 8);
+}
+
+static int polltickets(Wait *w, PollTicket *t)
+{
+	struct pollfd *p = (struct pollfd *)w->a;
+	size_t nfds = (size_t)w->b;
+	int n = 0;
+
+	if (nfds > NTICKET)
+		return -1;
+	for (size_t i = 0; i < nfds; i++) {
+		if (p[i].fd < 0)
+			continue;
+		if (p[i].events & Writable && !ticket(t, &n, p[i].fd, PollWrite))
+			return -1;
+		/* Errors and hang-ups come with either. */
+		if ((p[i].events & Readable || !(p[i].events & Writable)) &&
+		    !ticket(t, &n, p[i].fd, PollRead))
+			return -1;
+	}
+	return n;
+}
+
+static Wait pollwait(struct pollfd *fds, nfds_t n)
+{
+	return (Wait){.ask = askpoll, .tickets = polltickets, .a = (long)fds, .b = (long)n};
+}
+
+SHIM(int, poll, struct pollfd *fds, nfds_t n, int timeout)
+{
+	if (!getg())
+		return real.poll(fds, n, timeout);
+	Wait w = pollwait(fds, n);
+
+	return (int)errnoret(waitfds(&w, endofms(timeout)));
+}
+
+SHIM(int, ppoll, struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	if (!getg())
+		return real.ppoll(fds, n, timeout, mask);
+	Wait w = pollwait(fds, n);
+	int64_t end = endof(timeout);
+
+	return (int)errnoret(end < 0 ? end : waitmasked(&w, end, mask));
+}
+
+SHIM(int, __poll_chk, struct pollfd *fds, nfds_t n, int timeout, size_t len)
+{
+	if (!getg() || len / sizeof *fds < n)
+		return real.__poll_chk(fds, n, timeout, len);
+	return shim_poll(fds, n, timeout);
+}
+
+SHIM(int, __ppoll_chk, struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+     const sigset_t *mask, size_t len)
+{
+	if (!getg() || len / sizeof *fds < n)
+		return real.__ppoll_chk(fds, n, timeout, mask, len);
+	return shim_ppoll(fds, n, timeout, mask);
+}
+
+/* --- epoll -------------------------------------------------------------------- */
+
+static long askepoll(Wait *w, struct timespec *timeout, bool now)
+{
+	if (now)
+		return sysnow(SYS_epoll_wait, w->a, w->b, w->c, 0);
+	if (!timeout)
+		return sysblock(SYS_epoll_wait, w->a, w->b, w->c, -1);
+	if (w->d >= 0) {
+		/* As the program asked, the first time. */
+		long ms = w->d;
+
+		w->d = -1;
+		return sysblock(SYS_epoll_wait, w->a, w->b, w->c, ms);
+	}
+	long r = sysblock(SYS_epoll_pwait2, w->a, w->b, w->c, timeout, NULL, 8);
+
+	if (r != -ENOSYS)
+		return r;
+	/* Rounded up: never early. */
+	int64_t ms = (timens(timeout) + 999999) / 1000000;
+
+	return sysblock(SYS_epoll_wait, w->a, w->b, w->c, ms < INT_MAX ? ms : INT_MAX);
+}
+
+static int epolltickets(Wait *w, PollTicket *t)
+{
+	int n = 0;
+
+	return ticket(t, &n, (int)w->a, PollRead) ? n : -1;
+}
+
+/* `ms`: a timeout in the kernel's own unit, -1 for none or another one. */
+static Wait epollwait(int fd, struct epoll_event *events, int max, int ms)
+{
+	return (Wait){.ask = askepoll,
+		      .tickets = epolltickets,
+		      .a = fd,
+		      .b = (long)events,
+		      .c = max,
+		      .d = ms,
+		      .judged = true};
+}
+
+SHIM(int, epoll_wait, int fd, struct epoll_event *events, int max, int timeout)
+{
+	if (!getg())
+		return real.epoll_wait(fd, events, max, timeout);
+	Wait w = epollwait(fd, events, max, timeout);
+
+	return (int)errnoret(waitfds(&w, endofms(timeout)));
+}
+
+SHIM(int, epoll_pwait, int fd, struct epoll_event *events, int max, int timeout,
+     const sigset_t *mask)
+{
+	if (!getg())
+		return real.epoll_pwait(fd, events, max, timeout, mask);
+	Wait w = epollwait(fd, events, max, timeout);
+
+	return (int)errnoret(waitmasked(&w, endofms(timeout), mask));
+}
+
+SHIM(int, epoll_pwait2, int fd, struct epoll_event *events, int max, const struct timespec *timeout,
+     const sigset_t *mask)
+{
+	if (!getg())
+		return real.epoll_pwait2(fd, events, max, timeout, mask);
+	Wait w = epollwait(fd, events, max, -1);
+	int64_t end = endof(timeout);
+
+	return (int)errnoret(end < 0 ? end : waitmasked(&w, end, mask));
+}
+
+/* --- select ------------------------------------------------------------------- */
+
+/*
+ * select overwrites its sets, so asking again needs what the program passed: w->sets
+ * holds a copy of the three, of as many words each as nfds takes. Sets
+ * larger than FD_SETSIZE are somebody's own, and wait in the kernel at once.
+ */
+enum { SETWORDS = FD_SETSIZE / 64 };
+typedef struct Sets {
+	fd_set *set[3];
+	unsigned long asked[3][SETWORDS];
+	size_t words;
+} Sets;
+
+static const int setmode[3] = {PollRead, PollWrite, PollRead};
+
+static void resetsets(Sets *s)
+{
+	for (int i = 0; i < 3; i++)
+		if (s->set[i])
+			memcpy(s->set[i], s->asked[i], s->words * sizeof(long));
+}
+
+static long askselect(Wait *w, struct timespec *timeout, bool now)
+{
+	struct timespec zero = {0};
+
+	if (w->sets)
+		resetsets(w->sets);
+	if (now)
+		return sysnow(SYS_pselect6, w->a, w->b, w->c, w->d, &zero, NULL);
+	return sysblock(SYS_pselect6, w->a, w->b, w->c, w->d, timeout, NULL);
+}
+
+static int selecttickets(Wait *w, PollTicket *t)
+{
+	Sets *s = w->sets;
+	int n = 0;
+
+	if (!s)
+		return -1;
+	for (int i = 0; i < 3; i++) {
+		for (int fd = 0; s->set[i] && fd < (int)w->a; fd++) {
+			if (s->asked[i][fd / 64] >> (fd % 64) & 1 &&
+			    !ticket(t, &n, fd, setmode[i]))
+				return -1;
+		}
+	}
+	return n;
+}
+
+static long waitselect(int nfds, fd_set *r, fd_set *w, fd_set *e, int64_t end, const sigset_t *mask)
+{
+	Wait wait = {.ask = askselect,
+		     .tickets = selecttickets,
+		     .a = nfds,
+		     .b = (long)r,
+		     .c = (long)w,
+		     .d = (long)e,
+		     .judged = true};
+	Sets sets;
+
+	if (nfds < 0)
+		return -EINVAL;
+	if (nfds <= FD_SETSIZE) {
+		sets = (Sets){.set = {r, w, e}, .words = ((size_t)nfds + 63) / 64};
+		for (int i = 0; i < 3; i++)
+			if (sets.set[i])
+				memcpy(sets.asked[i], sets.set[i], sets.words * sizeof(long));
+		wait.sets = &sets;
+	}
+	long n = waitmasked(&wait, end, mask);
+
+	/* An error leaves the sets as they were. */
+	if (n < 0 && wait.sets)
+		resetsets(&sets);
+	return n;
+}
+
+/* Linux writes the time that is left into the timeout. */
+SHIM(int, select, int nfds, fd_set *r, fd_set *w, fd_set *e, struct timeval *timeout)
+{
+	if (!getg())
+		return real.select(nfds, r, w, e, timeout);
+	struct timespec ts;
+	int64_t end = FOREVER;
+
+	if (timeout) {
+		if (timeout->tv_sec < 0 || timeout->tv_usec < 0)
+			return (int)errnoret(-EINVAL);
+		/* As glibc: more than a second of microseconds is carried. */
+		ts.tv_sec = timeout->tv_sec;
+		if (__builtin_add_overflow(ts.tv_sec, timeout->tv_usec / 1000000, &ts.tv_sec))
+			ts.tv_sec = INT64_MAX;
+		ts.tv_nsec = timeout->tv_usec % 1000000 * 1000;
+		end = endof(&ts);
+	}
+	long n = waitselect(nfds, r, w, e, end, NULL);
+
+	if (timeout && end != FOREVER) {
+		ts = (struct timespec){0, 0};
+		if (end > 0)
+			timeleft(end, &ts);
+		timeout->tv_sec = ts.tv_sec;
+		timeout->tv_usec = ts.tv_nsec / 1000;
+	}
+	return (int)errnoret(n);
+}
+
+SHIM(int, pselect, int nfds, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout,
+     const sigset_t *mask)
+{
+	if (!getg())
+		return real.pselect(nfds, r, w, e, timeout, mask);
+	int64_t end = endof(timeout);
+
+	return (int)errnoret(end < 0 ? end : waitselect(nfds, r, w, e, end, mask));
+}

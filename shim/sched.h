@@ -1,0 +1,36 @@
+/*
+ * sched.h - the shim's side of the scheduler: its start, and the native bracket.
+ */
+#ifndef GOSHIM_SCHED_H
+#define GOSHIM_SCHED_H
+
+#include "shim.h"
+
+/*
+ * Starts the scheduler if it has not started. False: this process runs on
+ * kernel threads (one line has said why), or the caller is not the thread
+ * that could become goroutine 1; pthread_create then is libc's.
+ */
+bool startsched(void);
+void parsesettings(char **envp);
+void schedrestartable(void); /* in a fork child: the next thread starts it anew */
+
+/*
+ * The native bracket: between the two the caller is wired to its kernel
+ * thread, which has the goroutine's signal mask, and holds no P. Whatever
+ * is not done by the scheduler is right in it, if slow. It nests. No-op for
+ * others than goroutines.
+ */
+void bracketenter(void);
+void bracketleave(void);
+
+/* Wires the goroutine to its kernel thread under that thread's true tid and
+ * robust list, while it holds a robust or PI mutex. Nests. */
+void wire(void);
+void unwire(void);
+
+/* An own text address? libc's or another's that must not lose the processor? SIGSAFE. */
+bool owntext(uintptr_t pc);
+bool unsafepc(uintptr_t pc);
+
+#endif

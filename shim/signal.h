@@ -1,0 +1,46 @@
+/*
+ * signal.h - signals as a goroutine has them.
+ */
+#ifndef GOSHIM_SHIM_SIGNAL_H
+#define GOSHIM_SHIM_SIGNAL_H
+
+#include "shim.h"
+#include "thread.h"
+
+/*
+ * After a wait that ended with -EINTR: runs the handlers of signals that are
+ * pending for the caller and open. True: the call is to be made again
+ * (none ran, or restartable and all were installed with SA_RESTART); false:
+ * it has failed with EINTR.
+ */
+bool sigdeliver(bool restartable);
+/* Sets the calling goroutine's mask; a signal that this opens marks it interrupted. */
+void sigmaskswap(const sigset_t *set, sigset_t *old);
+
+/*
+ * A signal of `set` that is pending for the calling goroutine alone
+ * (pthread_kill): its number, and its information if info is given; or 0, and then one that
+ * arrives later ends a blockingsyscall with -EINTR, though it is blocked,
+ * until sigtakedone.
+ */
+int sigtake(const sigset_t *set, siginfo_t *info);
+void sigtakedone(void);
+
+/* A signal is open for the caller and waits: nothing is run. */
+bool sigpendingopen(void);
+
+void signalsstart(void);     /* takes over: the scheduler is about to start, on main */
+void signalsundo(void);	     /* ... and didn't */
+void signalsforkchild(Thread *self);
+void sigthreadinit(Thread *th, Thread *creator); /* a new thread: mask of its creator */
+void sigthreadcount(Thread *th); /* it is about to run: its mask counts */
+void sigthreadstart(Thread *th); /* on the new thread */
+void sigthreadexit(Thread *th);
+/* host.h's */
+void siginterrupt_host(void *ctx);
+void sigtick(void);
+bool sigtickneeded(void);
+uint64_t sigbasekmask(void);
+void sysmonthreadinit(void);
+
+#endif

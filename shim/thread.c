@@ -1,0 +1,482 @@
+/*
+ * thread.c - threads: a pthread is a goroutine with a record and a block.
+ *
+ * A thread's end is in three parts. On its own stack: destructors, in glibc's
+ * order (C++ thread_local, then keys). On g0, when neither stack nor block is
+ * in use any more (threaddone): its stack goes back, joiners wake, because
+ * POSIX lets the joiner free a stack it gave. By the joiner, or at once if
+ * detached: the block, which is what pthread_t names.
+ */
+#include "thread.h"
+#include "cancel.h"
+#include "sched.h"
+#include "signal.h"
+
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <sys/prctl.h>
+
+Thread mainthread;
+_Atomic int nthreads;
+
+/* --- the list of live threads --------------------------------------------------- */
+
+static struct {
+	_Atomic uint32_t lock;
+	Thread *head;
+} threads;
+
+/* Held for a few instructions, within acquirem; a foreign thread's signals are
+ * no danger, since no handler of ours takes it. */
+static M *threadslock(void)
+{
+	M *mp = acquirem();
+	while (atomic_exchange_explicit(&threads.lock, 1, memory_order_acquire))
+		for (int i = 0; atomic_load_explicit(&threads.lock, memory_order_relaxed); i++)
+			i < 100 ? procyield() : (void)sys0(SYS_sched_yield);
+	return mp;
+}
+
+static void threadsunlock(M *mp)
+{
+	atomic_store_explicit(&threads.lock, 0, memory_order_release);
+	releasem(mp);
+}
+
+void threadseach(bool (*fn)(Thread *th, void *arg), void *arg)
+{
+	M *mp = threadslock();
+	for (Thread *th = threads.head; th && fn(th, arg); th = th->next)
+		;
+	threadsunlock(mp);
+}
+
+static void threadlink(Thread *th)
+{
+	M *mp = threadslock();
+	/* main stays first: it is asked first who takes a signal. */
+	Thread *after = th->ismain ? NULL : threads.head;
+	if (after) {
+		th->prev = after;
+		th->next = after->next;
+		after->next = th;
+	} else {
+		th->prev = NULL;
+		th->next = threads.head;
+		threads.head = th;
+	}
+	if (th->next)
+		th->next->prev = th;
+	threadsunlock(mp);
+}
+
+static void threadunlink(Thread *th)
+{
+	M *mp = threadslock();
+	if (th->prev)
+		th->prev->next = th->next;
+	else
+		threads.head = th->next;
+	if (th->next)
+		th->next->prev = th->prev;
+	threadsunlock(mp);
+}
+
+Thread *threadof(pthread_t t)
+{
+	void *block = (void *)t;
+	if (isblock(block))
+		return blockextra(block);
+	if (mainthread.block && block == mainthread.block)
+		return &mainthread;
+	return NULL;
+}
+
+_Static_assert(sizeof(Thread) + 64 <= BLOCKEXTRA, "room behind the block");
+
+void threadmaininit(uintptr_t lo, uintptr_t hi);
+void threadmaininit(uintptr_t lo, uintptr_t hi)
+{
+	Thread *th = isblock(selfblock()) ? blockextra(selfblock()) : &mainthread;
+	th->block = selfblock();
+	th->tid = selftid();
+	th->stack.lo = lo;
+	th->stack.hi = hi;
+	th->userstack = true;
+	th->ismain = true;
+	threads.head = NULL;
+	threadlink(th);
+	atomic_store(&nthreads, 1);
+}
+
+void threadforkchild(Thread *self)
+{
+	atomic_store(&threads.lock, 0);
+	threads.head = NULL;
+	self->tid = selftid();
+	self->gp = NULL;
+	self->ismain = true;
+	self->joiner = NULL;
+	atomic_store(&nthreads, 1);
+}
+
+/* --- the end ---------------------------------------------------------------------- */
+
+/* On g0 or by the joiner: nobody refers to the record any more. */
+static void threadfree(Thread *th)
+{
+	if (th->block && isblock(th->block))
+		blockput(th->block);
+}
+
+/* Runs on g0, after the goroutine. */
+static void threaddone(void *arg)
+{
+	Thread *th = arg;
+	th->gp = NULL;
+	if (!th->userstack)
+		stackfree(th->stack);
+	uint32_t old = atomic_fetch_or(&th->state, ThreadExited);
+	if ((old & ThreadStateMask) == ThreadDetached)
+		threadfree(th);
+	else
+		semaready(&th->state, 1, NULL, NULL, NULL, 0);
+}
+
+noreturn_fn void threadexit(void *result)
+{
+	static void (*calltlsdtors)(void);
+	Thread *th = curthread();
+	th->result = result;
+	if (!calltlsdtors)
+		calltlsdtors = libcsym("__call_tls_dtors", "GLIBC_PRIVATE");
+	if (calltlsdtors)
+		calltlsdtors();
+	tsdexit();
+	th->exiting = true;
+	if (atomic_fetch_sub(&nthreads, 1) == 1)
+		exit(0); /* the last one, after main's pthread_exit */
+	sigthreadexit(th);
+	threadunlink(th);
+	goexit(threaddone, th);
+}
+
+/* main called pthread_exit: its goroutine ends, the process when all have. */
+noreturn_fn void mainthreadexit(void *result)
+{
+	threadexit(result);
+}
+
+SHIM(void, pthread_exit, void *result)
+{
+	Thread *th = curthread();
+	if (th)
+		th->result = result;
+	real.pthread_exit(result); /* unwinds to threadmain or to main's wrapper */
+}
+
+SHIM(void, thrd_exit, int result)
+{
+	shim_pthread_exit((void *)(intptr_t)result);
+}
+
+/* First function of a thread, on its stack and block. */
+static void threadmain(void *arg)
+{
+	Thread *th = arg;
+	__pthread_unwind_buf_t buf;
+	blockstart();
+	th->gp = getg();
+	sigthreadstart(th);
+	/* Where libc's unwinding of pthread_exit and cancellation ends. */
+	if (__sigsetjmp((struct __jmp_buf_tag *)(void *)buf.__cancel_jmp_buf, 0) == 0) {
+		__pthread_register_cancel(&buf);
+		th = curthread();
+		threadexit(th->start(th->arg));
+	}
+	threadexit(curthread()->result);
+}
+
+/* --- the beginning ------------------------------------------------------------------ */
+
+/* What a pthread_attr_t asks for. */
+typedef struct Wish {
+	size_t stacksize, guardsize;
+	void *stackaddr; /* lowest address, of the program's own stack; NULL: ours */
+	int detachstate;
+	bool hasmask;
+	sigset_t mask;
+} Wish;
+
+static int readattr(const pthread_attr_t *attr, Wish *w)
+{
+	pthread_attr_t def;
+	int r = 0;
+	memset(w, 0, sizeof *w);
+	if (!attr) {
+		r = real.pthread_getattr_default_np(&def);
+		if (r)
+			return r;
+	}
+	const pthread_attr_t *a = attr ? attr : &def;
+	void *low = NULL;
+	pthread_attr_getstacksize(a, &w->stacksize);
+	pthread_attr_getguardsize(a, &w->guardsize);
+	pthread_attr_getdetachstate(a, &w->detachstate);
+	if (attr) {
+		size_t size;
+		pthread_attr_getstack(a, &low, &size);
+		if ((uintptr_t)low + size) /* else none was set */
+			w->stackaddr = (char *)low + size - w->stacksize;
+		w->hasmask = pthread_attr_getsigmask_np(a, &w->mask) == 0;
+	} else {
+		pthread_attr_destroy(&def);
+	}
+	return r;
+}
+
+static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *arg)
+{
+	Stack s;
+	size_t page = 4096;
+	if (w->stackaddr) {
+		s.lo = s.guard = (uintptr_t)w->stackaddr;
+		s.hi = s.lo + w->stacksize;
+	} else {
+		/* glibc counts the guard as part of the size. */
+		size_t guard = (w->guardsize + page - 1) & ~(page - 1);
+		size_t size = (w->stacksize + page - 1) & ~(page - 1);
+		if (guard >= size)
+			return EINVAL;
+		int r = stackalloc(size - guard, guard, &s);
+		if (r)
+			return EAGAIN;
+	}
+	uint32_t tid = tidalloc();
+	void *block = blockget(tid, s.lo, s.hi, s.lo - s.guard);
+	if (!block) {
+		if (!w->stackaddr)
+			stackfree(s);
+		return EAGAIN;
+	}
+	Thread *th = blockextra(block);
+	memset(th, 0, sizeof *th);
+	th->block = block;
+	th->tid = tid;
+	th->start = start;
+	th->arg = arg;
+	th->stack = s;
+	th->userstack = w->stackaddr != NULL;
+	th->state = w->detachstate == PTHREAD_CREATE_DETACHED ? ThreadDetached : ThreadJoinable;
+	Thread *self = curthread();
+	if (self)
+		memcpy(th->name, self->name, sizeof th->name);
+	sigthreadinit(th, self);
+	if (w->hasmask)
+		memcpy(&th->mask, &w->mask, 8);
+	atomic_fetch_add(&nthreads, 1);
+	sigthreadcount(th);
+	threadlink(th);
+	*out = (pthread_t)block;
+	/* From here on it may run, and if detached be gone. */
+	if (newproc(threadmain, th, block, th, s.lo, s.hi))
+		return 0;
+	threadunlink(th);
+	sigthreadexit(th);
+	atomic_fetch_sub(&nthreads, 1);
+	if (!w->stackaddr)
+		stackfree(s);
+	blockput(block);
+	return EAGAIN;
+}
+
+SHIM(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *),
+     void *arg)
+{
+	if (unlikely(!schedstarted()) && !startsched())
+		return real.pthread_create(t, attr, start, arg);
+	KEEP_ERRNO;
+	Wish w;
+	int r = readattr(attr, &w);
+	return r ? r : create(t, &w, start, arg);
+}
+
+SHIM(int, thrd_create, thrd_t *t, thrd_start_t start, void *arg)
+{
+	/* An int comes back in the same register; thrd_join truncates. */
+	switch (shim_pthread_create(t, NULL, (void *(*)(void *))(void (*)(void))start, arg)) {
+	case 0:
+		return thrd_success;
+	case ENOMEM:
+	case EAGAIN:
+		return thrd_nomem;
+	}
+	return thrd_error;
+}
+
+/* --- join ------------------------------------------------------------------------------ */
+
+static bool notexited(void *arg)
+{
+	return !(atomic_load(&((Thread *)arg)->state) & ThreadExited);
+}
+
+/* Waits for th until the deadline and frees it. */
+static int joinuntil(Thread *th, void **result, int64_t deadline, bool cancelpoint)
+{
+	Thread *self = curthread();
+	if (th == self)
+		return EDEADLK;
+	uint32_t s = atomic_load(&th->state);
+	for (;;) {
+		if ((s & ThreadStateMask) != ThreadJoinable)
+			return EINVAL;
+		if (self && self->joiner == th)
+			return EDEADLK; /* it waits for us */
+		if (atomic_compare_exchange_weak(&th->state, &s, s | ThreadJoining))
+			break;
+	}
+	th->joiner = self;
+	while (notexited(th)) {
+		if (cancelpoint && cancelwanted()) {
+			th->joiner = NULL;
+			atomic_fetch_and(&th->state, ~(uint32_t)ThreadJoining);
+			testcancel();
+		}
+		int r = semapark(&th->state, notexited, NULL, th, 0, WaitJoin, deadline, ParkIntr);
+		if (r == -ETIMEDOUT && notexited(th)) {
+			th->joiner = NULL;
+			atomic_fetch_and(&th->state, ~(uint32_t)ThreadJoining);
+			return ETIMEDOUT;
+		}
+		if (r == -EINTR)
+			sigdeliver(true);
+	}
+	if (result)
+		*result = th->result;
+	threadfree(th);
+	return 0;
+}
+
+static bool badtime(const struct timespec *ts)
+{
+	return ts && (ts->tv_nsec < 0 || ts->tv_nsec >= 1000000000);
+}
+
+/* An absolute time of clock as a deadline; the distance is taken now. */
+static int64_t deadlineof(clockid_t clock, const struct timespec *ts)
+{
+	struct timespec now;
+	if (!ts)
+		return FOREVER;
+	clock_gettime(clock, &now);
+	int64_t left;
+	if (__builtin_sub_overflow(ts->tv_sec, now.tv_sec, &left) ||
+	    __builtin_mul_overflow(left, 1000000000l, &left))
+		return ts->tv_sec < 0 ? 0 : FOREVER;
+	return nanotime() + left + (ts->tv_nsec - now.tv_nsec);
+}
+
+SHIM(int, pthread_join, pthread_t t, void **result)
+{
+	Thread *th = threadof(t);
+	if (!th)
+		return real.pthread_join(t, result);
+	testcancel();
+	return joinuntil(th, result, FOREVER, true);
+}
+
+SHIM(int, thrd_join, thrd_t t, int *result)
+{
+	void *r = NULL;
+	int err = shim_pthread_join(t, &r);
+	if (result)
+		*result = (int)(intptr_t)r;
+	return err ? thrd_error : thrd_success;
+}
+
+SHIM(int, pthread_tryjoin_np, pthread_t t, void **result)
+{
+	Thread *th = threadof(t);
+	if (!th)
+		return real.pthread_tryjoin_np(t, result);
+	if (th != curthread() && notexited(th))
+		return EBUSY;
+	return joinuntil(th, result, FOREVER, false);
+}
+
+SHIM(int, pthread_clockjoin_np, pthread_t t, void **result, clockid_t clock,
+     const struct timespec *abstime)
+{
+	Thread *th = threadof(t);
+	if (!th)
+		return real.pthread_clockjoin_np(t, result, clock, abstime);
+	if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC)
+		return EINVAL;
+	if (badtime(abstime))
+		return EINVAL;
+	testcancel();
+	return joinuntil(th, result, deadlineof(clock, abstime), true);
+}
+
+SHIM(int, pthread_timedjoin_np, pthread_t t, void **result, const struct timespec *abstime)
+{
+	Thread *th = threadof(t);
+	if (!th)
+		return real.pthread_timedjoin_np(t, result, abstime);
+	return shim_pthread_clockjoin_np(t, result, CLOCK_REALTIME, abstime);
+}
+
+SHIM(int, pthread_detach, pthread_t t)
+{
+	Thread *th = threadof(t);
+	if (!th)
+		return real.pthread_detach(t);
+	uint32_t s = atomic_load(&th->state);
+	do {
+		if ((s & ThreadStateMask) == ThreadDetached)
+			return EINVAL;
+		if ((s & ThreadStateMask) == ThreadJoining)
+			return 0; /* undefined; the joiner frees it */
+	} while (!atomic_compare_exchange_weak(&th->state, &s, s | ThreadDetached));
+	if (s & ThreadExited)
+		threadfree(th);
+	return 0;
+}
+
+SHIM(int, thrd_detach, thrd_t t)
+{
+	return shim_pthread_detach(t) ? thrd_error : thrd_success;
+}
+
+/* --- names and numbers -------------------------------------------------------------------- */
+
+SHIM(pid_t, gettid, void)
+{
+	return getg() ? (pid_t)selftid() : real.gettid();
+}
+
+SHIM(int, pthread_setname_np, pthread_t t, const char *name)
+{
+	Thread *th = threadof(t);
+	if (!th || th->ismain)
+		return real.pthread_setname_np(t, name); /* main's is the process's too */
+	size_t n = strnlen(name, sizeof th->name);
+	if (n >= sizeof th->name)
+		return ERANGE;
+	memcpy(th->name, name, n + 1);
+	return 0;
+}
+
+SHIM(int, pthread_getname_np, pthread_t t, char *buf, size_t n)
+{
+	Thread *th = threadof(t);
+	if (!th || th->ismain)
+		return real.pthread_getname_np(t, buf, n);
+	if (n < sizeof th->name)
+		return ERANGE;
+	if (!th->name[0])
+		sys2(SYS_prctl, PR_GET_NAME, (long)th->name);
+	memcpy(buf, th->name, sizeof th->name);
+	return 0;
+}

@@ -1,0 +1,74 @@
+/*
+ * thread.h - a pthread that is a goroutine.
+ *
+ * Its record lies behind its thread block, so pthread_t (the block's address,
+ * as in glibc) leads to it. main's record is a static one. Foreign kernel
+ * threads have none.
+ */
+#ifndef GOSHIM_THREAD_H
+#define GOSHIM_THREAD_H
+
+#include "shim.h"
+#include "tls.h"
+
+typedef struct SigNode SigNode;
+
+/* Life of a thread's record. */
+enum {
+	ThreadJoinable = 0,
+	ThreadDetached = 1,	/* nobody will join; freed at its end */
+	ThreadJoining = 2,	/* somebody waits in join */
+	ThreadStateMask = 3,
+	ThreadExited = 4,	/* its goroutine is gone, stack and block are free of it */
+};
+
+typedef struct Thread {
+	_Atomic uint32_t state;
+	uint32_t tid;
+	void *block;
+	G *gp; /* while it lives */
+	void *(*start)(void *);
+	void *arg;
+	void *result;
+	Stack stack;	/* ours, or the program's when userstack */
+	bool userstack;
+	bool ismain;
+	bool exiting;	     /* past its last cancellation point */
+	struct Thread *joiner; /* who waits for it, for EDEADLK */
+	struct Thread *joining; /* whom it waits for */
+	/* Signals: under siglock (signal.c), mask is the owner's. */
+	uint64_t mask;
+	_Atomic uint64_t pending;
+	_Atomic uint64_t waitset; /* it is in sigwait for these */
+	SigNode *queue;
+	stack_t altstack;
+	struct Thread *next, *prev; /* all live threads */
+	int bracket;	      /* depth of the native bracket (host.c) */
+	uint64_t bracketmask;
+	int wired;	      /* depth of wire() */
+	G *vforkgp;	      /* while a vfork child runs on it */
+	char name[16];
+} Thread;
+
+/* Of the running goroutine; NULL when the caller is none. */
+static inline Thread *curthread(void)
+{
+	G *gp = getg();
+	return gp ? ghost(gp) : NULL;
+}
+
+/* Of a pthread_t; NULL: it is no goroutine's (a foreign thread, or main before the start). */
+Thread *threadof(pthread_t t);
+extern Thread mainthread;
+/* Live threads: calls fn under the list's lock until it returns false. */
+void threadseach(bool (*fn)(Thread *th, void *arg), void *arg);
+void threadforkchild(Thread *self);
+/* What ends a thread whichever way: destructors, then goexit. */
+noreturn_fn void threadexit(void *result);
+noreturn_fn void mainthreadexit(void *result);
+extern _Atomic int nthreads; /* live goroutines that are threads of the program */
+
+/* tsd.c: runs the calling thread's key destructors. */
+void tsdexit(void);
+
+#endif

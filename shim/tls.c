@@ -1,0 +1,455 @@
+/*
+ * tls.c - a glibc thread block per goroutine.
+ *
+ * Everything that code reaches through %fs (errno, `__thread`, malloc's cache,
+ * the locale, owners of FILE locks) lies in or below struct pthread, so a
+ * goroutine that has a block of its own keeps all that when it changes kernel
+ * threads. glibc makes and frees such blocks itself in pthread_create; it
+ * exports what is needed to do the same (_dl_allocate_tls for dlmopen and
+ * debuggers' sake, descriptors of field offsets for libthread_db). What it
+ * does not export is found by looking at a real thread, and compared:
+ * a glibc that differs in anything is not used.
+ *
+ * Blocks live in an arena of ours and are pooled. A pooled block is given its
+ * initial TLS image again but for libc's own segment, where malloc keeps the
+ * thread's cache and arena: glibc frees these in a function that is not
+ * exported, so they stay with the block, and the next goroutine uses them.
+ *
+ * All blocks, pooled ones too, stay linked on _dl_stack_user: dlopen of a
+ * library with initial-exec TLS writes its image into every block on that list.
+ */
+#include "tls.h"
+
+#include <locale.h>
+#include <netdb.h>
+#include <stdatomic.h>
+
+TlsLayout tls;
+
+enum {
+	TCB_SELF = 0x10,
+	TCB_DTV = 0x08,
+	TCB_MULTI = 0x18,
+	TCB_STACKGUARD = 0x28,
+	TCB_PTRGUARD = 0x30,
+	TCB_FEATURE1 = 0x48,
+	TCB_HEADERSIZE = 0x2c0,
+	CANCELSIZE = 8,
+	KEYS1ST = 32,
+	TIDMIN = 1 << 23,
+	TIDMAX = 1 << 29,
+};
+
+typedef struct ListLink {
+	struct ListLink *next, *prev;
+} ListLink;
+
+/* libc_private: _dl_allocate_tls(mem) makes a DTV and the image for block mem. */
+static void *(*dlallocatetls)(void *);
+static void *(*dlallocatetlsinit)(void *, bool);
+static void (*dlgetstaticinfo)(size_t *, size_t *);
+static void (*ctypeinit)(void);
+
+/* --- layout -------------------------------------------------------------------- */
+
+/* A descriptor of libthread_db: { size in bits, count, offset }. */
+static bool dboffset(const char *name, uint32_t *off)
+{
+	const uint32_t *d = libcsym(name, "GLIBC_PRIVATE");
+	if (!d)
+		return false;
+	*off = d[2];
+	return true;
+}
+
+static int findlibcsegment(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	(void)size;
+	(void)arg;
+	uintptr_t known = (uintptr_t)libcsym("gnu_get_libc_version", NULL);
+	bool in = false;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+		uintptr_t at = info->dlpi_addr + ph->p_vaddr;
+		in |= ph->p_type == PT_LOAD && known >= at && known < at + ph->p_memsz;
+	}
+	for (int i = 0; in && i < info->dlpi_phnum; i++) {
+		if (info->dlpi_phdr[i].p_type != PT_TLS || !info->dlpi_tls_data)
+			continue;
+		tls.libctls = (char *)info->dlpi_tls_data - (char *)selfblock();
+		tls.libctlssize = info->dlpi_phdr[i].p_memsz;
+	}
+	return in;
+}
+
+static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
+{
+	uint32_t seltid, rtld_user, listoff;
+	dlallocatetls = libcsym("_dl_allocate_tls", "GLIBC_PRIVATE");
+	dlallocatetlsinit = libcsym("_dl_allocate_tls_init", "GLIBC_PRIVATE");
+	dlgetstaticinfo = libcsym("_dl_get_tls_static_info", "GLIBC_PRIVATE");
+	ctypeinit = libcsym("__ctype_init", "GLIBC_PRIVATE");
+	char *rtld = libcsym("_rtld_global", "GLIBC_PRIVATE");
+	if (!dlallocatetls || !dlallocatetlsinit || !dlgetstaticinfo || !ctypeinit || !rtld)
+		return "private functions";
+	uint32_t *size = libcsym("_thread_db_sizeof_pthread", "GLIBC_PRIVATE");
+	if (!size || !dboffset("_thread_db_pthread_tid", &seltid) ||
+	    !dboffset("_thread_db_pthread_list", &listoff) ||
+	    !dboffset("_thread_db_pthread_cancelhandling", &tls.cancelhandling) ||
+	    !dboffset("_thread_db_pthread_specific", &tls.specific) ||
+	    !dboffset("_thread_db_rtld_global__dl_stack_user", &rtld_user))
+		return "descriptors of struct pthread";
+	tls.size = *size;
+	tls.tid = seltid;
+	tls.list = listoff;
+	if (tls.tid != TIDOFFSET || tls.list != TIDOFFSET - 16)
+		return "place of the thread id";
+	char *self = selfblock();
+	if (TLSFIELD(self, int, tls.tid) != (int)sys0(SYS_gettid))
+		return "thread id";
+
+	/* The kernel knows where the robust list is. */
+	void *head = NULL;
+	size_t len = 0;
+	sys3(SYS_get_robust_list, 0, (long)&head, (long)&len);
+	tls.robusthead = tls.tid + 16;
+	if ((char *)head != self + tls.robusthead || len != 24)
+		return "robust list";
+	tls.cleanup = tls.robusthead + 24;
+	tls.cleanupjmp = tls.cleanup + 8;
+	if (tls.cancelhandling != tls.cleanupjmp + 8)
+		return "cancellation state";
+	tls.specific1st = tls.cancelhandling + CANCELSIZE;
+	if (tls.specific != tls.specific1st + KEYS1ST * 16)
+		return "thread-specific data";
+	if (TLSFIELD(self, void *, tls.specific) != self + tls.specific1st ||
+	    TLSFIELD(block, char *, tls.specific) != (char *)block + tls.specific1st)
+		return "thread-specific data";
+	tls.specificused = tls.specific + KEYS1ST * 8;
+	tls.userstack = tls.specificused + 2;
+	if (TLSFIELD(block, uint8_t, tls.userstack) != 1)
+		return "stack flags";
+
+	/* The stack that the real thread was given is written down somewhere. */
+	for (uint32_t off = tls.specificused; off + 16 <= tls.size && !tls.stackblock; off += 8)
+		if (TLSFIELD(block, uintptr_t, off) == stackaddr &&
+		    TLSFIELD(block, size_t, off + 8) == stacksize)
+			tls.stackblock = off;
+	if (!tls.stackblock)
+		return "stack bounds";
+
+	real.dl_iterate_phdr(findlibcsegment, NULL);
+	if (!tls.libctlssize || tls.libctls >= 0 || tls.libctlssize > 4096)
+		return "libc's thread-local segment";
+	uintptr_t respoff = (uintptr_t)libcsym("__resp", "GLIBC_PRIVATE");
+	if (respoff + 8 > tls.libctlssize)
+		return "resolver state";
+	tls.resp = tls.libctls + (ptrdiff_t)respoff;
+	ptrdiff_t res = TLSFIELD(block, char *, tls.resp) - (char *)block;
+	if (res <= 0 || res >= (ptrdiff_t)tls.size)
+		return "resolver state";
+	tls.res = (uint32_t)res;
+
+	dlgetstaticinfo(&tls.statictls, &tls.align);
+	if (tls.statictls < tls.size || tls.align < 16 || tls.align > 4096)
+		return "static TLS size";
+
+	/* _dl_stack_user, _dl_stack_cache, two words, the lock. */
+	ListLink *user = (ListLink *)(rtld + rtld_user), *cache = user + 1;
+	tls.stackuser = user;
+	tls.stacklock = (int *)((char *)(cache + 1) + 16);
+	ListLink *mine = (ListLink *)(self + tls.list);
+	if (user->next->prev != user || user->prev->next != user || cache->next->prev != cache ||
+	    mine->next->prev != mine || *tls.stacklock != 0)
+		return "lists of stacks";
+	bool found = false;
+	for (ListLink *l = user->next; l != user; l = l->next)
+		found |= l == (ListLink *)((char *)block + tls.list);
+	if (!found)
+		return "list of user stacks";
+
+	ptrdiff_t *rseqoff = libcsym("__rseq_offset", NULL);
+	unsigned *rseqsize = libcsym("__rseq_size", NULL);
+	tls.rseq = rseqoff && rseqsize && *rseqsize ? *rseqoff : 0;
+	return NULL;
+}
+
+void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize)
+{
+	memset(&tls, 0, sizeof tls);
+	tls.misfit = probe(realblock, stackaddr, stacksize);
+	tls.ok = !tls.misfit;
+}
+
+/* --- the list of stacks, under glibc's own lock --------------------------------- */
+
+static void stacklock(void)
+{
+	_Atomic int *l = (_Atomic int *)tls.stacklock;
+	int zero = 0;
+	if (atomic_compare_exchange_strong(l, &zero, 1))
+		return;
+	while (atomic_exchange(l, 2) != 0) {
+		entersyscall();
+		sys4(SYS_futex, (long)l, 128 /* WAIT | PRIVATE */, 2, 0);
+		exitsyscall();
+	}
+}
+
+static void stackunlock(void)
+{
+	_Atomic int *l = (_Atomic int *)tls.stacklock;
+	if (atomic_exchange(l, 0) == 2)
+		sys3(SYS_futex, (long)l, 129 /* WAKE | PRIVATE */, 1);
+}
+
+static void linkblock(void *block)
+{
+	ListLink *user = tls.stackuser, *l = &TLSFIELD(block, ListLink, tls.list);
+	stacklock();
+	l->next = user->next;
+	l->prev = user;
+	user->next->prev = l;
+	user->next = l;
+	stackunlock();
+}
+
+/* --- the arena and the pool --------------------------------------------------------- */
+
+static struct {
+	char *base, *end;
+	_Atomic(char *) brk;
+	size_t stride;
+	_Atomic uint32_t lock;
+	void *pool; /* linked by the first word of struct pthread's `extra` part */
+	uint32_t generation; /* of the process: a fork child relinks what it reuses */
+} arena;
+
+static void poollock(void)
+{
+	while (atomic_exchange_explicit(&arena.lock, 1, memory_order_acquire))
+		for (int i = 0; atomic_load_explicit(&arena.lock, memory_order_relaxed); i++)
+			i < 100 ? procyield() : (void)sys0(SYS_sched_yield);
+}
+
+static void poolunlock(void)
+{
+	atomic_store_explicit(&arena.lock, 0, memory_order_release);
+}
+
+void *blockextra(void *block)
+{
+	return (char *)block + ((tls.size + 63) & ~63u);
+}
+
+bool isblock(const void *p)
+{
+	return (const char *)p > arena.base && (const char *)p < atomic_load(&arena.brk);
+}
+
+/* What this file keeps at the end of the extra part. */
+typedef struct BlockTail {
+	void *nextfree;
+	uint32_t generation;
+} BlockTail;
+
+static BlockTail *blocktail(void *block)
+{
+	return (BlockTail *)((char *)blockextra(block) + BLOCKEXTRA - sizeof(BlockTail));
+}
+
+static bool arenainit(void)
+{
+	size_t below = (tls.statictls - tls.size + tls.align - 1) & ~(tls.align - 1);
+	size_t above = ((tls.size + 63) & ~63u) + BLOCKEXTRA;
+	arena.stride = (below + above + tls.align - 1) & ~(tls.align - 1);
+	/* Room for millions; less where address space is limited (ulimit -v). */
+	for (size_t n = 64ul << 30; n >= 16ul << 20; n >>= 2) {
+		long r = sys6(SYS_mmap, 0, (long)n, 3, 0x4022 /* PRIVATE|ANON|NORESERVE */, -1, 0);
+		if (r < 0 && r > -4096)
+			continue;
+		arena.base = (char *)r;
+		arena.end = arena.base + n;
+		/* Blocks are small and scattered over time: huge pages would waste memory. */
+		sys3(SYS_madvise, r, (long)n, 15 /* MADV_NOHUGEPAGE */);
+		atomic_store(&arena.brk, arena.base);
+		return true;
+	}
+	return false;
+}
+
+/* A zeroed block at its place in the arena, without TLS; NULL: full. */
+static void *blockfresh(void)
+{
+	size_t below = (tls.statictls - tls.size + tls.align - 1) & ~(tls.align - 1);
+	poollock();
+	if (!arena.base && !arenainit()) {
+		poolunlock();
+		return NULL;
+	}
+	char *at = atomic_load(&arena.brk);
+	if (at + arena.stride > arena.end) {
+		poolunlock();
+		return NULL;
+	}
+	atomic_store(&arena.brk, at + arena.stride);
+	poolunlock();
+	return at + below;
+}
+
+uint32_t tidalloc(void)
+{
+	static _Atomic uint32_t next;
+	return TIDMIN + atomic_fetch_add(&next, 1) % (TIDMAX - TIDMIN);
+}
+
+/* Fields that a new thread's block has, whoever had it before. */
+static void blockfill(void *block, uint32_t tid, uintptr_t lo, uintptr_t hi, size_t guard)
+{
+	char *self = selfblock();
+	TLSFIELD(block, void *, 0) = block;
+	TLSFIELD(block, void *, TCB_SELF) = block;
+	TLSFIELD(block, int, TCB_MULTI) = 1;
+	TLSFIELD(block, uintptr_t, TCB_STACKGUARD) = TLSFIELD(self, uintptr_t, TCB_STACKGUARD);
+	TLSFIELD(block, uintptr_t, TCB_PTRGUARD) = TLSFIELD(self, uintptr_t, TCB_PTRGUARD);
+	TLSFIELD(block, uint32_t, TCB_FEATURE1) = TLSFIELD(self, uint32_t, TCB_FEATURE1);
+	TLSFIELD(block, uint32_t, tls.tid) = tid;
+	char *head = (char *)block + tls.robusthead;
+	TLSFIELD(block, void *, tls.robusthead - 8) = head;
+	memcpy(head, self + tls.robusthead, 24); /* the offset of futex words */
+	TLSFIELD(head, void *, 0) = head;
+	TLSFIELD(head, void *, 16) = NULL;
+	TLSFIELD(block, void *, tls.cleanup) = NULL;
+	TLSFIELD(block, void *, tls.cleanupjmp) = NULL;
+	TLSFIELD(block, int, tls.cancelhandling) = 0;
+	TLSFIELD(block, void *, tls.specific) = (char *)block + tls.specific1st;
+	TLSFIELD(block, uint8_t, tls.userstack) = 1;
+	TLSFIELD(block, uintptr_t, tls.stackblock) = lo - guard;
+	TLSFIELD(block, size_t, tls.stackblock + 8) = hi - lo + guard;
+	TLSFIELD(block, size_t, tls.stackblock + 16) = guard;
+	TLSFIELD(block, size_t, tls.stackblock + 24) = guard;
+	TLSFIELD(block, void *, tls.resp) = (char *)block + tls.res;
+	if (tls.rseq)
+		TLSFIELD((char *)block + tls.rseq, int32_t, 4) = -2; /* cpu_id: not registered */
+}
+
+typedef union DtvEntry {
+	size_t counter;
+	struct {
+		void *val, *tofree;
+	} ptr;
+} DtvEntry;
+
+/* Initial values for all modules but libc; dynamic ones are allocated at first use again. */
+static bool blockreimage(void *block)
+{
+	char save[4096];
+	memcpy(save, (char *)block + tls.libctls, tls.libctlssize);
+	DtvEntry *dtv = TLSFIELD(block, DtvEntry *, TCB_DTV);
+	size_t n = dtv[-1].counter;
+	for (size_t i = 1; i <= n; i++)
+		if (dtv[i].ptr.tofree)
+			free(dtv[i].ptr.tofree);
+	memset(dtv, 0, (n + 1) * sizeof *dtv);
+	bool ok = dlallocatetlsinit(block, true) != NULL;
+	memcpy((char *)block + tls.libctls, save, tls.libctlssize);
+	return ok;
+}
+
+void *blockget(uint32_t tid, uintptr_t lo, uintptr_t hi, size_t guard)
+{
+	poollock();
+	void *block = arena.pool;
+	if (block)
+		arena.pool = blocktail(block)->nextfree;
+	poolunlock();
+	if (block) {
+		blockreimage(block);
+	} else {
+		block = blockfresh();
+		if (!block)
+			return NULL;
+		/* libc takes the DTV from the program's malloc. */
+		if (!dlallocatetls(block)) {
+			memset(block, 0, TCB_HEADERSIZE);
+			return NULL;
+		}
+	}
+	blockfill(block, tid, lo, hi, guard);
+	BlockTail *tail = blocktail(block);
+	if (tail->generation != arena.generation + 1) {
+		tail->generation = arena.generation + 1;
+		linkblock(block);
+	}
+	return block;
+}
+
+void blockput(void *block)
+{
+	poollock();
+	blocktail(block)->nextfree = arena.pool;
+	arena.pool = block;
+	poolunlock();
+}
+
+void blockstart(void)
+{
+	errno = 0;
+	h_errno = 0;
+	uselocale(LC_GLOBAL_LOCALE);
+	ctypeinit();
+}
+
+/* --- the kernel's view of the main thread ----------------------------------------------- */
+
+static void *rseqat; /* what the kernel has registered for this thread, if not the block's own */
+enum { RSEQ_SIG = 0x53053053, RSEQ_UNREGISTER = 1 };
+
+/* Registers block's areas for the calling kernel thread. */
+static void registerblock(void *old, void *block)
+{
+	sys2(SYS_set_robust_list, (long)block + tls.robusthead, 24);
+	sys1(SYS_set_tid_address, (long)block + tls.tid);
+	if (!tls.rseq)
+		return;
+	char *from = rseqat ? rseqat : (char *)old + tls.rseq, *to = (char *)block + tls.rseq;
+	/* The kernel takes the length that was registered: 32 by glibc 2.36. */
+	if (sys4(SYS_rseq, (long)from, 32, RSEQ_UNREGISTER, RSEQ_SIG) < 0)
+		return;
+	TLSFIELD(from, int32_t, 4) = -2;
+	memset(to, 0, 32);
+	if (sys4(SYS_rseq, (long)to, 32, 0, RSEQ_SIG) < 0)
+		TLSFIELD(to, int32_t, 4) = -2;
+	else
+		rseqat = to;
+}
+
+void *blockm0(void)
+{
+	void *block = blockfresh();
+	if (!block || !dlallocatetls(block))
+		return NULL;
+	blockfill(block, (uint32_t)sys0(SYS_gettid), 0, 0, 0);
+	ListLink *l = &TLSFIELD(block, ListLink, tls.list);
+	l->next = l->prev = l; /* libc never touches it */
+	registerblock(selfblock(), block);
+	return block;
+}
+
+void blockkernel(void)
+{
+	/* libc's fork has set tid, clear-tid and robust list of the block in FS. */
+	rseqat = NULL;
+	if (tls.rseq)
+		TLSFIELD((char *)selfblock() + tls.rseq, int32_t, 4) = -2;
+}
+
+void blockforkchild(void)
+{
+	/* Blocks of the parent's goroutines stay where they are, like their stacks; free ones
+	 * are reused, relinked first since libc's fork has emptied the list. */
+	arena.generation++;
+	if (isblock(selfblock()))
+		blocktail(selfblock())->generation = arena.generation + 1;
+	atomic_store(&arena.lock, 0);
+}

@@ -1,0 +1,78 @@
+/*
+ * tls.h - thread blocks: what %fs points to, as glibc lays it out.
+ */
+#ifndef GOSHIM_TLS_H
+#define GOSHIM_TLS_H
+
+#include "shim.h"
+
+/* Offsets in glibc's struct pthread (the block), found at start by tlsprobe. */
+typedef struct TlsLayout {
+	bool ok;
+	const char *misfit; /* what did not match, when !ok */
+	uint32_t size;	    /* of struct pthread */
+	uint32_t tid, list, robusthead, cleanup, cleanupjmp, cancelhandling, specific1st, specific,
+		specificused, userstack, stackblock, res;
+	ptrdiff_t resp; /* __resp, from the block */
+	ptrdiff_t libctls; /* libc's own TLS segment, from the block */
+	size_t libctlssize;
+	ptrdiff_t rseq; /* 0: none registered */
+	size_t statictls, align;
+	void *stackuser; /* list head _dl_stack_user */
+	int *stacklock;	 /* its lock */
+} TlsLayout;
+extern TlsLayout tls;
+
+#define TLSFIELD(block, type, off) (*(type *)((char *)(block) + (off)))
+
+/* The running thread's block; what pthread_self() returns. */
+static inline void *selfblock(void)
+{
+	void *p;
+	__asm__("movq %%fs:16, %0" : "=r"(p));
+	return p;
+}
+
+/* glibc 2.36's offset of the tid; tlsprobe refuses to start on any other. */
+enum { TIDOFFSET = 0x2d0 };
+
+/* The thread id that identifies an owner: of a goroutine its own, outside the
+ * kernel's range; of others the kernel's. */
+static inline uint32_t selftid(void)
+{
+	uint32_t t;
+	__asm__ volatile("movl %%fs:%c1, %0" : "=r"(t) : "i"(TIDOFFSET));
+	return t;
+}
+
+/*
+ * Compares glibc's structures with what this file knows, with the help of a
+ * real thread: its block, and the stack it was given. Called on main.
+ * Sets tls.ok.
+ */
+void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize);
+
+/*
+ * A block for a goroutine with this tid and stack: fresh or reused, every
+ * `__thread` variable at its initial value (libc's malloc cache is kept).
+ * `extra` bytes of the owner's follow struct pthread, zero in a fresh block only.
+ * May park (the allocator's locks): not on g0. NULL: out of memory.
+ */
+void *blockget(uint32_t tid, uintptr_t stacklo, uintptr_t stackhi, size_t guard);
+void blockput(void *block); /* any context, no locks of the program's */
+void *blockextra(void *block);
+enum { BLOCKEXTRA = 1024 };
+/* Is p the block of a goroutine (in use or pooled)? */
+bool isblock(const void *p);
+/* First act of a goroutine on its own block: what only code under its FS can do. */
+void blockstart(void);
+/* Second block for the main thread's M, with the kernel's per-thread
+ * registrations moved to it (host.h). */
+void *blockm0(void);
+/* Makes the caller's block the one the kernel knows again (fork child). */
+void blockkernel(void);
+void blockforkchild(void);
+/* tids for goroutines: beyond the kernel's (2^22), within futexes' 30 bits. */
+uint32_t tidalloc(void);
+
+#endif

@@ -1,0 +1,201 @@
+/*
+ * wait.c - waiting for children, System V messages and semaphores, POSIX
+ * message queues, and signals.
+ *
+ * None of these can be polled (a pidfd or a queue could, a child that was not asked
+ * for beforehand cannot), so they wait in the kernel, with the P free to be
+ * taken. Calls that say that they do not wait keep it. Which of them a handler ends
+ * for good is signal(7)'s table.
+ */
+#include "block.h"
+#include "signal.h"
+
+/* --- children ------------------------------------------------------------------- */
+
+static pid_t waitchild(pid_t pid, int *status, int options, struct rusage *usage)
+{
+	if (!(options & WNOHANG))
+		return (pid_t)errnoret(
+		    syswait(Restarts | Cancels, SYS_wait4, pid, status, options, usage));
+	testcancel();
+	return (pid_t)errnoret(sysnow(SYS_wait4, pid, status, options, usage));
+}
+
+SHIM(pid_t, waitpid, pid_t pid, int *status, int options)
+{
+	if (!getg())
+		return real.waitpid(pid, status, options);
+	return waitchild(pid, status, options, NULL);
+}
+
+SHIM(pid_t, wait, int *status)
+{
+	if (!getg())
+		return real.wait(status);
+	return waitchild(-1, status, 0, NULL);
+}
+
+SHIM(pid_t, wait3, int *status, int options, struct rusage *usage)
+{
+	if (!getg())
+		return real.wait3(status, options, usage);
+	return waitchild(-1, status, options, usage);
+}
+
+SHIM(pid_t, wait4, pid_t pid, int *status, int options, struct rusage *usage)
+{
+	if (!getg())
+		return real.wait4(pid, status, options, usage);
+	return waitchild(pid, status, options, usage);
+}
+
+SHIM(int, waitid, idtype_t type, id_t id, siginfo_t *info, int options)
+{
+	if (!getg())
+		return real.waitid(type, id, info, options);
+	if (!(options & WNOHANG))
+		return (int)errnoret(
+		    syswait(Restarts | Cancels, SYS_waitid, type, id, info, options, NULL));
+	testcancel();
+	return (int)errnoret(sysnow(SYS_waitid, type, id, info, options, NULL));
+}
+
+/* --- System V IPC --------------------------------------------------------------- */
+
+SHIM(int, msgsnd, int id, const void *msg, size_t n, int flags)
+{
+	if (!getg())
+		return real.msgsnd(id, msg, n, flags);
+	return (int)errnoret(syswait(Cancels, SYS_msgsnd, id, msg, n, flags));
+}
+
+SHIM(ssize_t, msgrcv, int id, void *msg, size_t n, long type, int flags)
+{
+	if (!getg())
+		return real.msgrcv(id, msg, n, type, flags);
+	return errnoret(syswait(Cancels, SYS_msgrcv, id, msg, n, type, flags));
+}
+
+SHIM(int, semop, int id, struct sembuf *ops, size_t n)
+{
+	if (!getg())
+		return real.semop(id, ops, n);
+	return (int)errnoret(syswait(EndsOnSignal, SYS_semop, id, ops, n));
+}
+
+SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespec *timeout)
+{
+	if (!getg())
+		return real.semtimedop(id, ops, n, timeout);
+	if (!timeout || !validtime(timeout))
+		return (int)errnoret(syswait(EndsOnSignal, SYS_semtimedop, id, ops, n, timeout));
+	int64_t end = deadlinein(timens(timeout));
+	struct timespec left;
+	long r;
+
+	do
+		r = sysblock(SYS_semtimedop, id, ops, n, timeleft(end, &left));
+	while (r == -EINTR && intragain(EndsOnSignal));
+	return (int)errnoret(r);
+}
+
+/* --- POSIX message queues: deadlines are absolute, so the call can just be repeated --- */
+
+static long sendmessage(mqd_t q, const char *msg, size_t n, unsigned prio,
+			const struct timespec *end)
+{
+	return errnoret(syswait(Restarts | Cancels, SYS_mq_timedsend, q, msg, n, prio, end));
+}
+
+static long receivemessage(mqd_t q, char *msg, size_t n, unsigned *prio, const struct timespec *end)
+{
+	return errnoret(syswait(Restarts | Cancels, SYS_mq_timedreceive, q, msg, n, prio, end));
+}
+
+SHIM(int, mq_send, mqd_t q, const char *msg, size_t n, unsigned prio)
+{
+	if (!getg())
+		return real.mq_send(q, msg, n, prio);
+	return (int)sendmessage(q, msg, n, prio, NULL);
+}
+
+SHIM(int, mq_timedsend, mqd_t q, const char *msg, size_t n, unsigned prio,
+     const struct timespec *end)
+{
+	if (!getg())
+		return real.mq_timedsend(q, msg, n, prio, end);
+	return (int)sendmessage(q, msg, n, prio, end);
+}
+
+SHIM(ssize_t, mq_receive, mqd_t q, char *msg, size_t n, unsigned *prio)
+{
+	if (!getg())
+		return real.mq_receive(q, msg, n, prio);
+	return receivemessage(q, msg, n, prio, NULL);
+}
+
+SHIM(ssize_t, mq_timedreceive, mqd_t q, char *msg, size_t n, unsigned *prio,
+     const struct timespec *end)
+{
+	if (!getg())
+		return real.mq_timedreceive(q, msg, n, prio, end);
+	return receivemessage(q, msg, n, prio, end);
+}
+
+/* --- signals -------------------------------------------------------------------- */
+
+/*
+ * A signal of the set is either for this goroutine alone (sigtake has it), or for
+ * the process: then the kernel keeps it pending, since every goroutine that
+ * counts blocks it, and hands it to whoever asks.
+ */
+static long takesignal(const sigset_t *set, siginfo_t *info, int64_t end)
+{
+	struct timespec left;
+
+	testcancel();
+	for (;;) {
+		int sig = sigtake(set, info);
+
+		if (sig)
+			return sig;
+		long r = sysblock(SYS_rt_sigtimedwait, set, info, timeleft(end, &left), 8);
+
+		sigtakedone();
+		/* libc folds this code, and programs expect it. */
+		if (r > 0 && info && info->si_code == SI_TKILL)
+			info->si_code = SI_USER;
+		if (r != -EINTR || !intragain(EndsOnSignal | Cancels))
+			return r;
+	}
+}
+
+SHIM(int, sigtimedwait, const sigset_t *set, siginfo_t *info, const struct timespec *timeout)
+{
+	if (!getg())
+		return real.sigtimedwait(set, info, timeout);
+	if (timeout && !validtime(timeout))
+		return (int)errnoret(-EINVAL);
+	return (int)errnoret(takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER));
+}
+
+SHIM(int, sigwaitinfo, const sigset_t *set, siginfo_t *info)
+{
+	return shim_sigtimedwait(set, info, NULL);
+}
+
+/* Never EINTR. */
+SHIM(int, sigwait, const sigset_t *set, int *sig)
+{
+	if (!getg())
+		return real.sigwait(set, sig);
+	long r;
+
+	do
+		r = takesignal(set, NULL, FOREVER);
+	while (r == -EINTR);
+	if (r < 0)
+		return (int)-r;
+	*sig = (int)r;
+	return 0;
+}
