@@ -28,13 +28,12 @@
  * don't look for theirs; not very high, since fork copies the table up to the
  * highest.
  *
- * Waking a waiter: whoever wins its wakeclaim. A goroutine waiting with one
- * ticket makes itself findable and parks under the PollDesc's lock, which g0
- * releases. With several, it cannot hold all the locks, so it is linked
- * everywhere before it may be claimed, and g0 (commit) looks at all counters
- * once more when it has armed it. The lock of the first PollDesc is held
- * until g0 is done, and the goroutine needs it to unlink itself: so what is on
- * its stack stays there.
+ * Waking a waiter: whoever wins its wakeclaim. A waiter may have tickets for
+ * many descriptors and cannot hold all their locks while it parks. So it is
+ * linked everywhere first, unclaimable; when it is parked, g0 makes it
+ * claimable and looks at all counters once more for what came in between
+ * (commit). gopark does not return before g0 is done, so the tickets, on the
+ * waiter's stack, are there for as long.
  */
 #include "runtime.h"
 
@@ -434,72 +433,63 @@ typedef struct PollWait {
 	int64_t deadline;
 } PollWait;
 
-/* The unlockf of a wait with one ticket. */
-static bool unlockdesc(G *gp, void *arg)
+/* Has anything happened since the tickets were taken? */
+static bool moved(const PollWait *w)
 {
-	PollWait *w = arg;
-
-	(void)gp;
-	unlock(&w->t[0].pd->lock);
-	return true;
+	for (int i = 0; i < w->n; i++)
+		if (events(w->t[i].pd, w->t[i].mode) != w->t[i].seq)
+			return true;
+	return false;
 }
 
 /*
- * The unlockf of a wait with several. From the arming on others may claim gp;
- * what happened before, and found it unarmed, is looked for here. False
- * when that is the case and gp is ours to run. It cannot get further than the
- * lock of its first ticket until we are done.
+ * The unlockf of a wait: others may claim gp from now on. What happened
+ * before, and found it unclaimable, is looked for here. False when there was
+ * something, and gp is ours to run.
  */
 static bool commit(G *gp, void *arg)
 {
 	PollWait *w = arg;
-	bool parked = true;
 
-	/* Seq-cst: arming before looking; the others count first, then claim. */
+	/* Seq-cst: claimable before looking. The others count first, then claim. */
 	atomic_store(&gp->waking, WakeArmed);
-	for (int i = 1; i < w->n && parked; i++)
-		if (events(w->t[i].pd, w->t[i].mode) != w->t[i].seq)
-			parked = !wakeclaim(gp, WakeReady);
-	if (parked && w->deadline != FOREVER && nanotime() >= w->deadline)
-		parked = !wakeclaim(gp, WakeTimeout);
-	if (parked && gp->wantintr && atomic_load(&gp->intr))
-		parked = !wakeclaim(gp, WakeIntr);
-	unlock(&w->t[0].pd->lock);
-	return parked;
+	if (moved(w))
+		return !wakeclaim(gp, WakeReady);
+	if (w->deadline != FOREVER && nanotime() >= w->deadline)
+		return !wakeclaim(gp, WakeTimeout);
+	if (gp->wantintr && atomic_load(&gp->intr))
+		return !wakeclaim(gp, WakeIntr);
+	return true;
 }
 
-/* Links the waiters, parks, unlinks. In a section, which it ends. */
-static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags, M *mp)
+/* Links the waiters w[0..n), parks, unlinks. */
+static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags)
 {
-	PollTicket *t = pw->t;
-	int n = pw->n;
-	uint32_t by = WakeReady;
+	M *mp = acquirem(); /* gopark ends the section */
 	G *gp = getg();
-	int i;
+	uint32_t by;
 
+	atomic_fetch_add(&poller.waiting, 1);
 	parkarm(gp, (flags & ParkIntr) != 0);
-	if (n > 1)
-		atomic_store(&gp->waking, WakeIdle);
-	for (i = n - 1; i >= 0; i--) {
-		w[i].pd = t[i].pd;
+	atomic_store(&gp->waking, WakeIdle);
+	for (int i = 0; i < pw->n; i++) {
+		w[i].pd = pw->t[i].pd;
 		w[i].gp = gp;
 		/* Errors and hang-ups concern everybody. */
-		w[i].mode = t[i].mode | PollHup;
-		lock(&t[i].pd->lock);
-		if (events(t[i].pd, t[i].mode) != t[i].seq) {
-			unlock(&t[i].pd->lock);
-			break;
-		}
+		w[i].mode = pw->t[i].mode | PollHup;
+		lock(&w[i].pd->lock);
 		linkwaiter(&w[i]);
-		if (i > 0)
-			unlock(&t[i].pd->lock);
+		unlock(&w[i].pd->lock);
 	}
-	if (i < 0) {
-		by = gopark(n > 1 ? commit : unlockdesc, pw, why, pw->deadline);
-		mp = acquirem();
+	by = gopark(commit, pw, why, pw->deadline);
+	mp = acquirem();
+	for (int i = 0; i < pw->n; i++) {
+		lock(&w[i].pd->lock);
+		unlinkwaiter(&w[i]);
+		unlock(&w[i].pd->lock);
 	}
-	unlinkall(w, i < 0 ? 0 : i + 1, n);
 	releasem(mp);
+	atomic_fetch_sub(&poller.waiting, 1);
 	return by == WakeReady ? 0 : by == WakeTimeout ? -ETIMEDOUT : -EINTR;
 }
 
@@ -530,9 +520,7 @@ int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flag
 		if (w == NULL)
 			return -ENOMEM;
 	}
-	atomic_fetch_add(&poller.waiting, 1);
-	r = wait(&pw, w, why, flags, acquirem());
-	atomic_fetch_sub(&poller.waiting, 1);
+	r = moved(&pw) ? 0 : wait(&pw, w, why, flags);
 	if (w != few) {
 		M *mp = acquirem();
 
