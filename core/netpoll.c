@@ -417,15 +417,6 @@ static void unlinkwaiter(PollWaiter *w)
 		w->pd->waiters = w->next;
 }
 
-static void unlinkall(PollWaiter *w, int from, int n)
-{
-	for (int i = from; i < n; i++) {
-		lock(&w[i].pd->lock);
-		unlinkwaiter(&w[i]);
-		unlock(&w[i].pd->lock);
-	}
-}
-
 /* For commit, on the waiter's stack. */
 typedef struct PollWait {
 	PollTicket *t;
