@@ -202,8 +202,8 @@ static int restflags(const Op *op)
 	return (int)flags;
 }
 
-/* The call for one part more. */
-static void restop(Op *step, const Op *op, Rest *rest)
+/* The call for one part more, and its length. */
+static size_t restop(Op *step, const Op *op, Rest *rest)
 {
 	const struct iovec *v = rest->part.iov_len ? &rest->part : rest->v;
 	size_t n = rest->part.iov_len ? 1 : rest->n;
@@ -226,7 +226,7 @@ static void restop(Op *step, const Op *op, Rest *rest)
 		       sizeof step->t);
 		if (step->trynr >= 0)
 			step->trynr = step->nr;
-		return;
+		return vectorlen(v, n);
 	}
 	long flags = op->nr == SYS_pwritev2 ? op->a[5] : 0;
 
@@ -234,6 +234,13 @@ static void restop(Op *step, const Op *op, Rest *rest)
 	memcpy(step->a, (long[6]){op->fd, (long)v, (long)n, -1, 0, flags}, sizeof step->a);
 	memcpy(step->t, (long[6]){op->fd, (long)v, (long)n, -1, 0, flags | RWF_NOWAIT},
 	       sizeof step->t);
+	return vectorlen(v, n);
+}
+
+/* The kernel's last word was a part. Was it interrupted by something that the program does not see? */
+static bool interrupted(const Op *op)
+{
+	return fddeadline(op->fd, op->mode) == FOREVER && sigdeliver(false);
 }
 
 long finish(Op *op, const struct iovec *v, size_t n, long done)
@@ -243,12 +250,11 @@ long finish(Op *op, const struct iovec *v, size_t n, long done)
 
 	if (op->nowait || op->trynr == TryNever || fdnonblock(op->fd))
 		return done;
-	/* The kernel's last word was a part: interrupted, by something that the program does not see? */
-	if (!op->tried && (fddeadline(op->fd, op->mode) != FOREVER || !sigdeliver(false)))
+	if (!op->tried && !interrupted(op))
 		return done;
-	advance(&rest, (size_t)done);
-	while (rest.part.iov_len || rest.n) {
-		restop(&step, op, &rest);
+	for (advance(&rest, (size_t)done); rest.part.iov_len || rest.n;) {
+		size_t len = restop(&step, op, &rest);
+
 		if (dead(&step))
 			break;
 		long r = transfer(&step);
@@ -258,7 +264,7 @@ long finish(Op *op, const struct iovec *v, size_t n, long done)
 		done += r;
 		advance(&rest, (size_t)r);
 		op->deadline = step.deadline;
-		if (!step.tried && (step.deadline != FOREVER || !sigdeliver(false)))
+		if (!step.tried && (size_t)r < len && !interrupted(&step))
 			break;
 	}
 	return done;
@@ -298,7 +304,7 @@ static void rwop(Op *op, const struct iovec *v, long n, long flags)
 	if (n <= 0 || n > IOV_MAX || (v == &op->one && v->iov_len == 0) || flags & RWF_NOWAIT ||
 	    (in && hint & FdNonblock))
 		return;
-	switch (hint & FdKind ? hint & FdKind : fdkind(op->fd)) {
+	switch (fdkind(op->fd)) {
 	case FdFile:
 		return;
 	case FdPolled:

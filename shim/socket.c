@@ -187,12 +187,29 @@ SHIM(int, sendmmsg, int fd, struct mmsghdr *msgs, unsigned n, int flags)
 
 /* --- calls without a way to say "don't wait" ----------------------------------- */
 
-/* Several may be woken for one connection: the call itself may wait, with its P free. */
+static bool listening(int fd)
+{
+	int yes = 0;
+	socklen_t len = sizeof yes;
+
+	return sysnow(SYS_getsockopt, fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &len) == 0 && yes;
+}
+
+/*
+ * Several may be woken for one connection: the call itself may wait, with its P
+ * free. What does not listen is told so at once.
+ */
 static int acceptfd(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-	int kind = fdhint(fd) & FdKind ? fdhint(fd) & FdKind : fdkind(fd);
-	long r = pollfirst(PollRead, Restarts | Cancels, fd, SYS_accept4, fd, (long)addr, (long)len,
-			   flags, 0, 0);
+	int kind = fdkind(fd);
+	long r;
+
+	if (maywaitinkernel() || !listening(fd))
+		r = syswait(fddeadline(fd, PollRead) == FOREVER ? Restarts | Cancels : Cancels,
+			    SYS_accept4, fd, addr, len, flags);
+	else
+		r = pollfirst(PollRead, Restarts | Cancels, fd, SYS_accept4, fd, (long)addr,
+			      (long)len, flags, 0, 0);
 
 	if (r >= 0)
 		fdsethint((int)r, flags & SOCK_NONBLOCK ? kind | FdNonblock : kind);
@@ -239,7 +256,7 @@ SHIM(ssize_t, splice, int in, off_t *inoff, int out, off_t *outoff, size_t n, un
 {
 	if (!getg())
 		return real.splice(in, inoff, out, outoff, n, flags);
-	if (flags & SPLICE_F_NONBLOCK)
+	if (flags & SPLICE_F_NONBLOCK || n == 0)
 		return errnoret(syswait(Restarts | Cancels, SYS_splice, in, inoff, out, outoff, n,
 					flags));
 	bool fill = alwaysready(in);
@@ -252,7 +269,7 @@ SHIM(ssize_t, tee, int in, int out, size_t n, unsigned flags)
 {
 	if (!getg())
 		return real.tee(in, out, n, flags);
-	if (flags & SPLICE_F_NONBLOCK)
+	if (flags & SPLICE_F_NONBLOCK || n == 0)
 		return errnoret(syswait(Restarts | Cancels, SYS_tee, in, out, n, flags));
 	return errnoret(pollfirst(PollRead, Restarts | Cancels, in, SYS_tee, in, out, (long)n,
 				  flags, 0, 0));
