@@ -82,7 +82,7 @@ static void randomrun(int steps, size_t maxsize, uint64_t seed)
 		} else {
 			for (size_t k = 0; k < size[i]; k++)
 				if (p[i][k] != (char)(i % 255 + 1))
-					cr_fatal("block %d was written to", i);
+					cr_assert_fail("block %d was written to", i);
 			runtime_free(p[i], size[i]);
 			p[i] = NULL;
 		}

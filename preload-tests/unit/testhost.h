@@ -5,7 +5,6 @@
 #define TESTHOST_H
 
 #include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>

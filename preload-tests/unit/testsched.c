@@ -1,0 +1,301 @@
+/*
+ * testsched.c - the host of the scheduler in unit tests.
+ *
+ * A goroutine needs a thread block of libc's. Here each borrows that of a real
+ * thread which sleeps meanwhile: complete by construction, and nothing of the
+ * shim is needed. Goroutines run no code that depends on the kernel's idea of
+ * the thread.
+ */
+#include "testsched.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#if SANITIZED
+void __asan_unpoison_memory_region(void const volatile *p, size_t n);
+#else
+static void __asan_unpoison_memory_region(void const volatile *p, size_t n)
+{
+	(void)p;
+	(void)n;
+}
+#endif
+
+enum { GStack = 64 * 1024, MStack = 256 * 1024, LenderStack = 128 * 1024 };
+
+void mustfail(const char *file, int line, const char *what)
+{
+	char buf[512];
+	int n = snprintf(buf, sizeof(buf), "%s:%d: %s\n", file, line, what);
+
+	writeall(2, buf, (size_t)n);
+	_exit(3);
+}
+
+/* --- lenders of thread blocks ------------------------------------------------------ */
+
+typedef struct Go Go;
+struct Go {
+	Go *next;
+	void *block;
+	Stack stack;
+	void (*fn)(void *);
+	void *arg;
+};
+
+static struct {
+	Lock lock;
+	Go *list;
+} pool;
+static _Atomic int live;
+
+static void *lend(void *arg)
+{
+	_Atomic(void *) *block = arg;
+
+	atomic_store(block, fsbase());
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static void *borrow(void)
+{
+	_Atomic(void *) block = NULL;
+	pthread_attr_t attr;
+	pthread_t t;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, LenderStack);
+	must(pthread_create(&t, &attr, lend, &block) == 0);
+	pthread_attr_destroy(&attr);
+	while (atomic_load(&block) == NULL)
+		usleep_os(10);
+	return atomic_load(&block);
+}
+
+static void finish(void *arg)
+{
+	Go *go = arg;
+
+	lock(&pool.lock);
+	go->next = pool.list;
+	pool.list = go;
+	unlock(&pool.lock);
+	atomic_fetch_sub(&live, 1);
+	semaready(&live, 1, NULL, NULL, NULL, 0);
+}
+
+static void begin(void *arg)
+{
+	Go *go = arg;
+
+	go->fn(go->arg);
+	goexit(finish, go);
+}
+
+void spawn(void (*fn)(void *arg), void *arg)
+{
+	M *mp = acquirem();
+	Go *go;
+
+	lock(&pool.lock);
+	go = pool.list;
+	if (go != NULL)
+		pool.list = go->next;
+	unlock(&pool.lock);
+	releasem(mp);
+	must(go != NULL);
+	go->fn = fn;
+	go->arg = arg;
+	atomic_fetch_add(&live, 1);
+	__asan_unpoison_memory_region((void *)go->stack.lo, go->stack.hi - go->stack.lo);
+	must(newproc(begin, go, go->block, NULL, go->stack.lo, go->stack.hi) != NULL);
+}
+
+int livegs(void)
+{
+	return atomic_load(&live);
+}
+
+static bool somelive(void *arg)
+{
+	(void)arg;
+	return atomic_load(&live) > 0;
+}
+
+void joinall(void)
+{
+	while (atomic_load(&live) > 0)
+		semapark(&live, somelive, NULL, NULL, 0, WaitJoin, FOREVER, 0);
+}
+
+/* --- the host ------------------------------------------------------------------------ */
+
+typedef struct Starter {
+	void (*fn)(void *);
+	void *arg;
+} Starter;
+
+static void *start(void *arg)
+{
+	Starter s = *(Starter *)arg;
+
+	free(arg);
+	s.fn(s.arg);
+	return NULL;
+}
+
+static int newosproc(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi)
+{
+	Starter *s = malloc(sizeof(*s));
+	pthread_attr_t attr;
+	sigset_t all, old;
+	pthread_t t;
+	char *stack;
+	int r;
+
+	stack = mmap(NULL, MStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (s == NULL || stack == MAP_FAILED)
+		return -EAGAIN;
+	*s = (Starter){fn, arg};
+	pthread_attr_init(&attr);
+	pthread_attr_setstack(&attr, stack, MStack);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	sigfillset(&all);
+	sigdelset(&all, SIGURG);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&t, &attr, start, s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	*lo = (uintptr_t)stack;
+	*hi = (uintptr_t)stack + MStack;
+	return -r;
+}
+
+static void nothing(void *ctx)
+{
+	(void)ctx;
+	gclearinterrupt();
+}
+
+/* Something must be in the section. */
+PREEMPTIBLE void preemptiblesection(void);
+void preemptiblesection(void)
+{
+}
+extern char __start_preemptible[], __stop_preemptible[];
+
+static bool unsafepc(uintptr_t pc)
+{
+	return pc < (uintptr_t)__start_preemptible || pc >= (uintptr_t)__stop_preemptible;
+}
+
+static bool yes(G *gp)
+{
+	(void)gp;
+	return true;
+}
+
+static void nosignals(void)
+{
+}
+
+static bool nonepending(void)
+{
+	return false;
+}
+
+static void nap(int64_t ns)
+{
+	usleep_os((uint32_t)(ns / 1000));
+}
+
+static void describe(G *gp, char *buf, size_t n)
+{
+	(void)gp;
+	if (n > 0)
+		buf[0] = 0;
+}
+
+static void die(void)
+{
+	_exit(4);
+}
+
+static int gettime(int clock, void *ts)
+{
+	return clock_gettime(clock, ts);
+}
+
+static void onurg(int sig, siginfo_t *info, void *ctx)
+{
+	sigpreempt(sig, info, ctx);
+}
+
+static void startscheduler(int procs, int ngs)
+{
+	struct sigaction sa;
+	uintptr_t lo, hi;
+	char here;
+
+	host = (Host){
+	    .newosproc = newosproc,
+	    .m0block = borrow,
+	    .interrupt = nothing,
+	    .unsafepc = unsafepc,
+	    .owntext = unsafepc,
+	    .maypreempt = yes,
+	    .sysmontick = nosignals,
+	    .signalspending = nonepending,
+	    .sysmonsleep = nap,
+	    .die = (__typeof__(host.die))die,
+	    .describe = describe,
+	    .clock_gettime = gettime,
+	    .fsgsbase = (getauxval(AT_HWCAP2) & 2) != 0,
+	};
+	debug.gomaxprocs = procs;
+	for (int i = 0; i < ngs; i++) {
+		Go *go = calloc(1, sizeof(*go));
+
+		must(stackalloc(GStack, 4096, &go->stack) == 0);
+		go->block = borrow();
+		go->next = pool.list;
+		pool.list = go;
+	}
+	memset(&sa, 0, sizeof(sa));
+	sa.sa_sigaction = onurg;
+	sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+	sigaction(SIGURG, &sa, NULL);
+	lo = (uintptr_t)&here - 256 * 1024;
+	hi = (uintptr_t)&here + 64 * 1024;
+	must(schedinit(fsbase(), NULL, lo, hi, 0) == 0);
+	must(newosproc(templatethread, NULL, &lo, &hi) == 0);
+	must(newosproc(sysmon, NULL, &lo, &hi) == 0);
+}
+
+void inscheduler(int procs, int ngs, void (*body)(void))
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		startscheduler(procs, ngs);
+		body();
+		must(livegs() == 0);
+		_exit(0);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the scheduler's process: %#x",
+		  (unsigned)status);
+}
