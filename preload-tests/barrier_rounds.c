@@ -24,7 +24,7 @@ static void *rounds(void *arg)
 
 static void everybody_waits_for_the_last(void)
 {
-	static const int sizes[] = { 1, 2, 3, 16, 200 };
+	static const int sizes[] = {1, 2, 3, 16, 200};
 
 	for (unsigned i = 0; i < COUNT(sizes); i++) {
 		pthread_t t[200];
@@ -110,10 +110,10 @@ static void bad_values(void)
 }
 
 static const struct test_case cases[] = {
-	{ "everybody_waits_for_the_last", everybody_waits_for_the_last },
-	{ "waiting_is_parking", waiting_is_parking },
-	{ "destroyed_by_the_serial_thread", destroyed_by_the_serial_thread },
-	{ "bad_values", bad_values },
+    {"everybody_waits_for_the_last", everybody_waits_for_the_last},
+    {"waiting_is_parking", waiting_is_parking},
+    {"destroyed_by_the_serial_thread", destroyed_by_the_serial_thread},
+    {"bad_values", bad_values},
 };
 
 TEST_MAIN(cases)

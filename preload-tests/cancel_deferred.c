@@ -92,15 +92,15 @@ static const struct {
 	void (*wait)(void);
 	int handlers;
 } points[] = {
-	{ "read", at_read, 1 },
-	{ "cond_wait", at_cond_wait, 2 },
-	{ "cond_timedwait", at_cond_timedwait, 2 },
-	{ "sem_wait", at_sem_wait, 1 },
-	{ "nanosleep", at_nanosleep, 1 },
-	{ "poll", at_poll, 1 },
-	{ "pthread_join", at_join, 1 },
-	{ "testcancel", at_testcancel, 1 },
-	{ "pause", at_pause, 1 },
+    {"read", at_read, 1},
+    {"cond_wait", at_cond_wait, 2},
+    {"cond_timedwait", at_cond_timedwait, 2},
+    {"sem_wait", at_sem_wait, 1},
+    {"nanosleep", at_nanosleep, 1},
+    {"poll", at_poll, 1},
+    {"pthread_join", at_join, 1},
+    {"testcancel", at_testcancel, 1},
+    {"pause", at_pause, 1},
 };
 
 static unsigned which;
@@ -139,7 +139,8 @@ static void each_point(void)
 		if (ret != PTHREAD_CANCELED)
 			FAIL("%s: joined with %p", points[which].name, ret);
 		if (cleaned != points[which].handlers)
-			FAIL("%s: %d handlers ran, not %d", points[which].name, cleaned, points[which].handlers);
+			FAIL("%s: %d handlers ran, not %d", points[which].name, cleaned,
+			     points[which].handlers);
 		/* A cancelled wait took nothing with it. */
 		CHECK_EQ(pthread_mutex_trylock(&m), 0);
 		pthread_mutex_unlock(&m);
@@ -307,12 +308,12 @@ static void of_ended_threads(void)
 }
 
 static const struct test_case cases[] = {
-	{ "each_point", each_point },
-	{ "requested_before_the_point", requested_before_the_point },
-	{ "while_disabled", while_disabled },
-	{ "of_oneself", of_oneself },
-	{ "signals_race_requests", signals_race_requests },
-	{ "of_ended_threads", of_ended_threads },
+    {"each_point", each_point},
+    {"requested_before_the_point", requested_before_the_point},
+    {"while_disabled", while_disabled},
+    {"of_oneself", of_oneself},
+    {"signals_race_requests", signals_race_requests},
+    {"of_ended_threads", of_ended_threads},
 };
 
 TEST_MAIN(cases)

@@ -13,17 +13,17 @@ static const struct {
 	long ms;
 	int want;
 } table[] = {
-	{ -1, -1, CLOCK_REALTIME, 30, ETIMEDOUT },
-	{ -1, -1, CLOCK_REALTIME, 0, ETIMEDOUT },
-	{ -1, -1, CLOCK_REALTIME, -5000, ETIMEDOUT },
-	{ CLOCK_REALTIME, -1, CLOCK_REALTIME, 30, ETIMEDOUT },
-	{ CLOCK_MONOTONIC, -1, CLOCK_MONOTONIC, 30, ETIMEDOUT },
-	{ CLOCK_MONOTONIC, -1, CLOCK_MONOTONIC, -30, ETIMEDOUT },
-	{ -1, CLOCK_MONOTONIC, CLOCK_MONOTONIC, 30, ETIMEDOUT },
-	{ CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME, 30, ETIMEDOUT },
-	{ -1, CLOCK_REALTIME, CLOCK_REALTIME, -30, ETIMEDOUT },
-	{ -1, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, 30, EINVAL },
-	{ -1, 77, CLOCK_REALTIME, 30, EINVAL },
+    {-1, -1, CLOCK_REALTIME, 30, ETIMEDOUT},
+    {-1, -1, CLOCK_REALTIME, 0, ETIMEDOUT},
+    {-1, -1, CLOCK_REALTIME, -5000, ETIMEDOUT},
+    {CLOCK_REALTIME, -1, CLOCK_REALTIME, 30, ETIMEDOUT},
+    {CLOCK_MONOTONIC, -1, CLOCK_MONOTONIC, 30, ETIMEDOUT},
+    {CLOCK_MONOTONIC, -1, CLOCK_MONOTONIC, -30, ETIMEDOUT},
+    {-1, CLOCK_MONOTONIC, CLOCK_MONOTONIC, 30, ETIMEDOUT},
+    {CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME, 30, ETIMEDOUT},
+    {-1, CLOCK_REALTIME, CLOCK_REALTIME, -30, ETIMEDOUT},
+    {-1, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, 30, EINVAL},
+    {-1, 77, CLOCK_REALTIME, 30, EINVAL},
 };
 
 static void both_clocks(void)
@@ -68,11 +68,11 @@ static void bad_values(void)
 {
 	pthread_cond_t c = PTHREAD_COND_INITIALIZER;
 	pthread_condattr_t attr;
-	static const long bad[] = { -1, 1000000000 };
+	static const long bad[] = {-1, 1000000000};
 
 	pthread_mutex_lock(&m);
 	for (unsigned i = 0; i < COUNT(bad); i++) {
-		struct timespec ts = { time(NULL) + 1, bad[i] };
+		struct timespec ts = {time(NULL) + 1, bad[i]};
 		CHECK_EQ(pthread_cond_timedwait(&c, &m, &ts), EINVAL);
 		CHECK_EQ(pthread_cond_clockwait(&c, &m, CLOCK_MONOTONIC, &ts), EINVAL);
 	}
@@ -200,11 +200,11 @@ static void signalled_before_deadline(void)
 }
 
 static const struct test_case cases[] = {
-	{ "both_clocks", both_clocks },
-	{ "bad_values", bad_values },
-	{ "many_deadlines", many_deadlines },
-	{ "signals_race_deadlines", signals_race_deadlines },
-	{ "signalled_before_deadline", signalled_before_deadline },
+    {"both_clocks", both_clocks},
+    {"bad_values", bad_values},
+    {"many_deadlines", many_deadlines},
+    {"signals_race_deadlines", signals_race_deadlines},
+    {"signalled_before_deadline", signalled_before_deadline},
 };
 
 TEST_MAIN(cases)

@@ -278,15 +278,15 @@ static void recursive_mutex(void)
 }
 
 static const struct test_case cases[] = {
-	{ "signal_wakes_each", signal_wakes_each },
-	{ "broadcast_wakes_all", broadcast_wakes_all },
-	{ "signal_without_waiters_is_lost", signal_without_waiters_is_lost },
-	{ "ping_pong", ping_pong },
-	{ "bounded_queue", bounded_queue },
-	{ "destroyed_after_broadcast", destroyed_after_broadcast },
-	{ "mutex_is_owned_again", mutex_is_owned_again },
-	{ "wait_without_owning", wait_without_owning },
-	{ "recursive_mutex", recursive_mutex },
+    {"signal_wakes_each", signal_wakes_each},
+    {"broadcast_wakes_all", broadcast_wakes_all},
+    {"signal_without_waiters_is_lost", signal_without_waiters_is_lost},
+    {"ping_pong", ping_pong},
+    {"bounded_queue", bounded_queue},
+    {"destroyed_after_broadcast", destroyed_after_broadcast},
+    {"mutex_is_owned_again", mutex_is_owned_again},
+    {"wait_without_owning", wait_without_owning},
+    {"recursive_mutex", recursive_mutex},
 };
 
 TEST_MAIN(cases)

@@ -145,9 +145,9 @@ static void dlopen_at_once(void)
 }
 
 static const struct test_case cases[] = {
-	{ "others_need_it", others_need_it },
-	{ "holders_that_sleep", holders_that_sleep },
-	{ "dlopen_at_once", dlopen_at_once },
+    {"others_need_it", others_need_it},
+    {"holders_that_sleep", holders_that_sleep},
+    {"dlopen_at_once", dlopen_at_once},
 };
 
 TEST_MAIN(cases)

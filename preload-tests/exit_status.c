@@ -88,7 +88,10 @@ static void by_fpe(void)
 	int quotient;
 
 	/* The compiler knows better than to divide 1 by 0. */
-	__asm__ volatile("xorl %%ecx, %%ecx\n\tcltd\n\tidivl %%ecx" : "=a"(quotient) : "a"(1) : "rcx", "rdx", "cc");
+	__asm__ volatile("xorl %%ecx, %%ecx\n\tcltd\n\tidivl %%ecx"
+			 : "=a"(quotient)
+			 : "a"(1)
+			 : "rcx", "rdx", "cc");
 	_exit(quotient);
 }
 
@@ -107,17 +110,17 @@ static const struct {
 	void (*end)(void);
 	int status;
 } ends[] = {
-	{ "exit", by_exit, 31 << 8 },
-	{ "_exit", by__exit, 32 << 8 },
-	{ "_Exit", by_Exit, 33 << 8 },
-	{ "quick_exit", by_quick_exit, 34 << 8 },
-	{ "abort", by_abort, SIGABRT },
-	{ "raise SIGTERM", by_raise, SIGTERM },
-	{ "kill SIGKILL", by_kill, SIGKILL },
-	{ "segmentation fault", by_segv, SIGSEGV },
-	{ "division by zero", by_fpe, SIGFPE },
-	{ "trap", by_trap, SIGILL },
-	{ "exit_group", by_exit_group, 35 << 8 },
+    {"exit", by_exit, 31 << 8},
+    {"_exit", by__exit, 32 << 8},
+    {"_Exit", by_Exit, 33 << 8},
+    {"quick_exit", by_quick_exit, 34 << 8},
+    {"abort", by_abort, SIGABRT},
+    {"raise SIGTERM", by_raise, SIGTERM},
+    {"kill SIGKILL", by_kill, SIGKILL},
+    {"segmentation fault", by_segv, SIGSEGV},
+    {"division by zero", by_fpe, SIGFPE},
+    {"trap", by_trap, SIGILL},
+    {"exit_group", by_exit_group, 35 << 8},
 };
 
 static unsigned which;
@@ -153,7 +156,8 @@ static void each_end(int (*how)(void), const char *where)
 	for (which = 0; which < COUNT(ends); which++) {
 		int status = in_child(how);
 		if (status != ends[which].status)
-			FAIL("%s %s: wait status %#x, not %#x", ends[which].name, where, status, ends[which].status);
+			FAIL("%s %s: wait status %#x, not %#x", ends[which].name, where, status,
+			     ends[which].status);
 	}
 }
 
@@ -326,7 +330,7 @@ static int wait_for_signal(void)
 
 static void killed_from_outside(void)
 {
-	static const int sigs[] = { SIGTERM, SIGINT, SIGKILL, SIGUSR1, SIGHUP };
+	static const int sigs[] = {SIGTERM, SIGINT, SIGKILL, SIGUSR1, SIGHUP};
 
 	for (unsigned i = 0; i < COUNT(sigs); i++) {
 		char c;
@@ -347,14 +351,14 @@ static void killed_from_outside(void)
 }
 
 static const struct test_case cases[] = {
-	{ "of_main_alone", of_main_alone },
-	{ "of_main_in_company", of_main_in_company },
-	{ "of_a_thread", of_a_thread },
-	{ "main_returns", main_returns },
-	{ "main_ends_by_pthread_exit", main_ends_by_pthread_exit },
-	{ "atexit_handlers_with_threads", atexit_handlers_with_threads },
-	{ "stdio_is_flushed", stdio_is_flushed },
-	{ "killed_from_outside", killed_from_outside },
+    {"of_main_alone", of_main_alone},
+    {"of_main_in_company", of_main_in_company},
+    {"of_a_thread", of_a_thread},
+    {"main_returns", main_returns},
+    {"main_ends_by_pthread_exit", main_ends_by_pthread_exit},
+    {"atexit_handlers_with_threads", atexit_handlers_with_threads},
+    {"stdio_is_flushed", stdio_is_flushed},
+    {"killed_from_outside", killed_from_outside},
 };
 
 TEST_MAIN(cases)

@@ -49,7 +49,7 @@ static int work(void)
 	join(t[0]);
 	join(t[1]);
 	REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-	struct pollfd p = { fds[0], POLLIN, 0 };
+	struct pollfd p = {fds[0], POLLIN, 0};
 	CHECK_EQ(poll(&p, 1, 10), 0);
 	CHECK_EQ(write(fds[1], "x", 1), 1);
 	CHECK_EQ(read(fds[0], &ch, 1), 1);
@@ -160,7 +160,11 @@ static void among_blocked_threads(void)
 	REQUIRE(pipe(fds) == 0);
 	pthread_mutex_lock(&blocked);
 	for (unsigned i = 0; i < COUNT(t); i++)
-		t[i] = spawn(i % 4 == 0 ? wait_cond : i % 4 == 1 ? wait_lock : i % 4 == 2 ? wait_read : wait_sleep, NULL);
+		t[i] = spawn(i % 4 == 0   ? wait_cond
+			     : i % 4 == 1 ? wait_lock
+			     : i % 4 == 2 ? wait_read
+					  : wait_sleep,
+			     NULL);
 	sleep_ms(30);
 	for (int i = 0; i < 5; i++) {
 		/* m is held by nobody at this moment: the waiters on c have released it. */
@@ -386,16 +390,16 @@ static void parent_goes_on(void)
 }
 
 static const struct test_case cases[] = {
-	{ "before_any_thread", before_any_thread },
-	{ "after_threads_ended", after_threads_ended },
-	{ "among_blocked_threads", among_blocked_threads },
-	{ "among_busy_threads", among_busy_threads },
-	{ "from_a_thread", from_a_thread },
-	{ "child_ends_by_pthread_exit", child_ends_by_pthread_exit },
-	{ "children_of_children", children_of_children },
-	{ "threads_wait_for_children", threads_wait_for_children },
-	{ "parent_goes_on", parent_goes_on },
-	{ "atfork_handlers", atfork_handlers },
+    {"before_any_thread", before_any_thread},
+    {"after_threads_ended", after_threads_ended},
+    {"among_blocked_threads", among_blocked_threads},
+    {"among_busy_threads", among_busy_threads},
+    {"from_a_thread", from_a_thread},
+    {"child_ends_by_pthread_exit", child_ends_by_pthread_exit},
+    {"children_of_children", children_of_children},
+    {"threads_wait_for_children", threads_wait_for_children},
+    {"parent_goes_on", parent_goes_on},
+    {"atfork_handlers", atfork_handlers},
 };
 
 TEST_MAIN(cases)

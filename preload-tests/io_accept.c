@@ -48,20 +48,22 @@ static void *connect_later(void *arg)
 
 static void accept_waits_for_connect(void)
 {
-	static const int flags[] = { -1, 0, SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC };
+	static const int flags[] = {-1, 0, SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC};
 	int l = listen_tcp(10);
 
 	for (unsigned i = 0; i < COUNT(flags); i++) {
-		struct sockaddr_in from = { 0 };
+		struct sockaddr_in from = {0};
 		socklen_t len = sizeof from;
 		char buf[10];
 
 		pthread_t t = spawn(connect_later, NULL);
-		int fd = flags[i] < 0 ? accept(l, (void *)&from, &len) : accept4(l, (void *)&from, &len, flags[i]);
+		int fd = flags[i] < 0 ? accept(l, (void *)&from, &len)
+				      : accept4(l, (void *)&from, &len, flags[i]);
 		REQUIRE(fd >= 0);
 		CHECK_EQ(from.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
 		CHECK_EQ(len, sizeof from);
-		CHECK_EQ(!!(fcntl(fd, F_GETFL) & O_NONBLOCK), flags[i] > 0 && (flags[i] & SOCK_NONBLOCK));
+		CHECK_EQ(!!(fcntl(fd, F_GETFL) & O_NONBLOCK),
+			 flags[i] > 0 && (flags[i] & SOCK_NONBLOCK));
 		CHECK_EQ(!!(fcntl(fd, F_GETFD) & FD_CLOEXEC), flags[i] > 0);
 		join(t);
 		CHECK_EQ(read(fd, buf, sizeof buf), 2);
@@ -75,7 +77,7 @@ static void errors(void)
 {
 	int l = listen_tcp(10);
 	int fd;
-	struct timeval tv = { 0, 50000 };
+	struct timeval tv = {0, 50000};
 
 	CHECK_ERRNO(accept(-1, NULL, NULL), EBADF);
 	fd = open("/dev/null", O_RDONLY);
@@ -108,7 +110,7 @@ static void nonblocking_connect(void)
 
 	int rc = connect(fd, (void *)&address, sizeof address);
 	CHECK(rc == 0 || errno == EINPROGRESS);
-	struct pollfd p = { fd, POLLOUT, 0 };
+	struct pollfd p = {fd, POLLOUT, 0};
 	CHECK_EQ(poll(&p, 1, 10000), 1);
 	CHECK_EQ(getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len), 0);
 	CHECK_EQ(err, 0);
@@ -142,7 +144,8 @@ static void connect_waits_for_room(void)
 	const char *dir = getenv("TMPDIR");
 
 	un.sun_family = AF_UNIX;
-	snprintf(un.sun_path, sizeof un.sun_path, "%s/goshim-test-%d", dir ? dir : "/tmp", (int)getpid());
+	snprintf(un.sun_path, sizeof un.sun_path, "%s/goshim-test-%d", dir ? dir : "/tmp",
+		 (int)getpid());
 	unlink(un.sun_path);
 	int l = socket(AF_UNIX, SOCK_STREAM, 0);
 	REQUIRE(bind(l, (void *)&un, sizeof un) == 0 && listen(l, 1) == 0);
@@ -266,11 +269,11 @@ static void thread_per_connection(void)
 }
 
 static const struct test_case cases[] = {
-	{ "accept_waits_for_connect", accept_waits_for_connect },
-	{ "errors", errors },
-	{ "nonblocking_connect", nonblocking_connect },
-	{ "connect_waits_for_room", connect_waits_for_room },
-	{ "thread_per_connection", thread_per_connection },
+    {"accept_waits_for_connect", accept_waits_for_connect},
+    {"errors", errors},
+    {"nonblocking_connect", nonblocking_connect},
+    {"connect_waits_for_room", connect_waits_for_room},
+    {"thread_per_connection", thread_per_connection},
 };
 
 TEST_MAIN(cases)

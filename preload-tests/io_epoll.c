@@ -22,7 +22,7 @@ static int by_pwait(struct epoll_event *ev, int n, int ms)
 
 static int by_pwait2(struct epoll_event *ev, int n, int ms)
 {
-	struct timespec ts = { ms / 1000, ms % 1000 * 1000000 };
+	struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
 	return epoll_pwait2(ep, ev, n, ms < 0 ? NULL : &ts, NULL);
 }
 
@@ -30,14 +30,14 @@ static const struct {
 	const char *name;
 	int (*wait)(struct epoll_event *, int, int);
 } ways[] = {
-	{ "epoll_wait", by_wait },
-	{ "epoll_pwait", by_pwait },
-	{ "epoll_pwait2", by_pwait2 },
+    {"epoll_wait", by_wait},
+    {"epoll_pwait", by_pwait},
+    {"epoll_pwait2", by_pwait2},
 };
 
 static void add(int fd, uint32_t events, uint64_t data)
 {
-	struct epoll_event ev = { .events = events, .data.u64 = data };
+	struct epoll_event ev = {.events = events, .data.u64 = data};
 	CHECK_EQ(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev), 0);
 }
 
@@ -50,7 +50,7 @@ static void *write_later(void *arg)
 
 static void *each_way(void *arg)
 {
-	static const int ms[] = { 0, 1, 40 };
+	static const int ms[] = {0, 1, 40};
 	struct epoll_event ev[4];
 	char c;
 
@@ -64,10 +64,12 @@ static void *each_way(void *arg)
 			int64_t took = now_ns() - start;
 			if (rc != 0)
 				FAIL("%s: %d, not a timeout", ways[w].name, rc);
-			if (took < ms[i] * 1000000LL - 500000 || took > ms[i] * 1000000LL + 5000000000)
-				FAIL("%s: %d ms took %lld ns", ways[w].name, ms[i], (long long)took);
+			if (took < ms[i] * 1000000LL - 500000 ||
+			    took > ms[i] * 1000000LL + 5000000000)
+				FAIL("%s: %d ms took %lld ns", ways[w].name, ms[i],
+				     (long long)took);
 		}
-		static const int waits[] = { -1, 10000 };
+		static const int waits[] = {-1, 10000};
 		for (unsigned i = 0; i < COUNT(waits); i++) {
 			pthread_t t = spawn(write_later, NULL);
 			CHECK_EQ(ways[w].wait(ev, 4, waits[i]), 1);
@@ -135,7 +137,7 @@ static void one_shot(void)
 		CHECK_EQ(epoll_wait(ep, ev, 4, 5), 0);
 		join(t);
 		CHECK_EQ(read(fds[0], &c, 1), 1);
-		struct epoll_event again = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = 5 };
+		struct epoll_event again = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 5};
 		CHECK_EQ(epoll_ctl(ep, EPOLL_CTL_MOD, fds[0], &again), 0);
 	}
 	close(fds[0]);
@@ -184,7 +186,8 @@ static void *worker(void *arg)
 		char c;
 		CHECK_EQ(read((int)ev[0].data.u64, &c, 1), 1);
 		__atomic_add_fetch(&events, 1, __ATOMIC_RELEASE);
-		struct epoll_event again = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = ev[0].data.u64 };
+		struct epoll_event again = {.events = EPOLLIN | EPOLLONESHOT,
+					    .data.u64 = ev[0].data.u64};
 		CHECK_EQ(epoll_ctl(ep, EPOLL_CTL_MOD, (int)ev[0].data.u64, &again), 0);
 	}
 	return arg;
@@ -264,7 +267,7 @@ static void loops_woken_by_others(void)
 	pthread_t t[LOOPS], n[LOOPS];
 
 	for (int i = 0; i < LOOPS; i++) {
-		struct epoll_event ev = { .events = EPOLLIN };
+		struct epoll_event ev = {.events = EPOLLIN};
 		loops[i].got = 0;
 		loops[i].ep = epoll_create1(0);
 		loops[i].note = eventfd(0, i % 2 ? EFD_NONBLOCK : 0);
@@ -292,7 +295,7 @@ static void nested(void)
 	REQUIRE((ep = epoll_create1(0)) >= 0);
 	add(fds[0], EPOLLIN, 3);
 	inner = ep;
-	struct pollfd p = { inner, POLLIN, 0 };
+	struct pollfd p = {inner, POLLIN, 0};
 	CHECK_EQ(poll(&p, 1, 0), 0);
 	pthread_t t = spawn(write_later, NULL);
 	CHECK_EQ(poll(&p, 1, -1), 1);
@@ -312,14 +315,14 @@ static void nested(void)
 }
 
 static const struct test_case cases[] = {
-	{ "by_main", by_main },
-	{ "by_a_thread", by_a_thread },
-	{ "edges", edges },
-	{ "one_shot", one_shot },
-	{ "added_while_waiting", added_while_waiting },
-	{ "pool_of_workers", pool_of_workers },
-	{ "loops_woken_by_others", loops_woken_by_others },
-	{ "nested", nested },
+    {"by_main", by_main},
+    {"by_a_thread", by_a_thread},
+    {"edges", edges},
+    {"one_shot", one_shot},
+    {"added_while_waiting", added_while_waiting},
+    {"pool_of_workers", pool_of_workers},
+    {"loops_woken_by_others", loops_woken_by_others},
+    {"nested", nested},
 };
 
 TEST_MAIN(cases)

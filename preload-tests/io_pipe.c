@@ -91,14 +91,15 @@ static ssize_t put_write(int fd, const unsigned char *p, size_t n)
 
 static ssize_t put_writev(int fd, const unsigned char *p, size_t n)
 {
-	struct iovec iov[3] = { { (void *)p, n / 3 }, { (void *)(p + n / 3), 0 },
-		{ (void *)(p + n / 3), n - n / 3 } };
+	struct iovec iov[3] = {{(void *)p, n / 3},
+			       {(void *)(p + n / 3), 0},
+			       {(void *)(p + n / 3), n - n / 3}};
 	return writev(fd, iov, 3);
 }
 
 static ssize_t put_pwritev2(int fd, const unsigned char *p, size_t n)
 {
-	struct iovec iov = { (void *)p, n };
+	struct iovec iov = {(void *)p, n};
 	return pwritev2(fd, &iov, 1, -1, 0);
 }
 
@@ -109,13 +110,13 @@ static ssize_t get_read(int fd, unsigned char *p, size_t n)
 
 static ssize_t get_readv(int fd, unsigned char *p, size_t n)
 {
-	struct iovec iov[2] = { { p, n / 2 }, { p + n / 2, n - n / 2 } };
+	struct iovec iov[2] = {{p, n / 2}, {p + n / 2, n - n / 2}};
 	return readv(fd, iov, 2);
 }
 
 static ssize_t get_preadv2(int fd, unsigned char *p, size_t n)
 {
-	struct iovec iov = { p, n };
+	struct iovec iov = {p, n};
 	return preadv2(fd, &iov, 1, -1, 0);
 }
 
@@ -149,10 +150,10 @@ static void streams(void)
 		ssize_t (*put)(int, const unsigned char *, size_t);
 		ssize_t (*get)(int, unsigned char *, size_t);
 	} table[] = {
-		{ put_write, get_read },
-		{ put_writev, get_readv },
-		{ put_pwritev2, get_preadv2 },
-		{ put_write, get_readv },
+	    {put_write, get_read},
+	    {put_writev, get_readv},
+	    {put_pwritev2, get_preadv2},
+	    {put_write, get_readv},
 	};
 
 	for (unsigned k = 0; k < COUNT(table); k++) {
@@ -299,43 +300,50 @@ static void mode_changes_are_seen(void)
 }
 
 /* The same fd numbers for new pipes, again and again, by close, dup2 and fclose: no wait may hang on an old one. */
-static void fds_are_reused(void)
+static void wait_for_one_byte(void)
 {
 	char buf[10];
+	pthread_t t = spawn(write_later, "a");
 
+	CHECK_EQ(read(fds[0], buf, 1), 1);
+	join(t);
+}
+
+static void wait_for_many_bytes(void)
+{
+	pthread_t t = spawn(write_big, NULL);
+	ssize_t n, all = 0;
+
+	while (all < (ssize_t)sizeof big && (n = read(fds[0], big, 65536)) > 0)
+		all += n;
+	CHECK_EQ(all, sizeof big);
+	join(t);
+}
+
+static void replace_by_dup2(void)
+{
+	int other[2];
+	char c = 0;
+
+	REQUIRE(pipe(other) == 0);
+	CHECK_EQ(dup2(other[0], fds[0]), fds[0]);
+	CHECK_EQ(write(other[1], "z", 1), 1);
+	CHECK_EQ(read(fds[0], &c, 1), 1);
+	CHECK_EQ(c, 'z');
+	close(other[0]);
+	close(other[1]);
+}
+
+static void fds_are_reused(void)
+{
 	for (int i = 0; i < 300; i++) {
 		REQUIRE(pipe(fds) == 0);
-		pthread_t t;
-		if (i % 3 == 0) {
-			t = spawn(write_later, "a");
-			if (i > 30) {
-				/* Not a sleep every time. */
-				join(t);
-				CHECK_EQ(read(fds[0], buf, 1), 1);
-				goto again;
-			}
-		} else {
-			t = spawn(write_big, NULL);
-			ssize_t n, all = 0;
-			while (all < (ssize_t)sizeof big && (n = read(fds[0], big, 65536)) > 0)
-				all += n;
-			CHECK_EQ(all, sizeof big);
-			join(t);
-			goto again;
-		}
-		CHECK_EQ(read(fds[0], buf, 1), 1);
-		join(t);
-	again:
-		if (i % 4 == 1) {
-			int other[2];
-			REQUIRE(pipe(other) == 0);
-			CHECK_EQ(dup2(other[0], fds[0]), fds[0]);
-			CHECK_EQ(write(other[1], "z", 1), 1);
-			CHECK_EQ(read(fds[0], buf, 1), 1);
-			CHECK_EQ(buf[0], 'z');
-			close(other[0]);
-			close(other[1]);
-		}
+		if (i % 10 == 0)
+			wait_for_one_byte();
+		else
+			wait_for_many_bytes();
+		if (i % 4 == 1)
+			replace_by_dup2();
 		if (i % 4 == 2) {
 			FILE *f = fdopen(fds[0], "r");
 			fclose(f);
@@ -347,15 +355,15 @@ static void fds_are_reused(void)
 }
 
 static const struct test_case cases[] = {
-	{ "read_waits_for_a_write", read_waits_for_a_write },
-	{ "read_ends_by_close", read_ends_by_close },
-	{ "write_ends_by_close", write_ends_by_close },
-	{ "streams", streams },
-	{ "hundred_wait_in_a_ring", hundred_wait_in_a_ring },
-	{ "several_readers", several_readers },
-	{ "nonblocking_stays_so", nonblocking_stays_so },
-	{ "mode_changes_are_seen", mode_changes_are_seen },
-	{ "fds_are_reused", fds_are_reused },
+    {"read_waits_for_a_write", read_waits_for_a_write},
+    {"read_ends_by_close", read_ends_by_close},
+    {"write_ends_by_close", write_ends_by_close},
+    {"streams", streams},
+    {"hundred_wait_in_a_ring", hundred_wait_in_a_ring},
+    {"several_readers", several_readers},
+    {"nonblocking_stays_so", nonblocking_stays_so},
+    {"mode_changes_are_seen", mode_changes_are_seen},
+    {"fds_are_reused", fds_are_reused},
 };
 
 TEST_MAIN(cases)

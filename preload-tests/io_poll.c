@@ -14,21 +14,21 @@ static int fds[2];
 /* One fd for reading by each of the calls; ms < 0 waits for ever. Returns what the call returns. */
 static int by_poll(int fd, long ms)
 {
-	struct pollfd p = { fd, POLLIN, 0 };
+	struct pollfd p = {fd, POLLIN, 0};
 	return poll(&p, 1, (int)ms);
 }
 
 static int by_ppoll(int fd, long ms)
 {
-	struct pollfd p = { fd, POLLIN, 0 };
-	struct timespec ts = { ms / 1000, ms % 1000 * 1000000 };
+	struct pollfd p = {fd, POLLIN, 0};
+	struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
 	return ppoll(&p, 1, ms < 0 ? NULL : &ts, NULL);
 }
 
 static int by_select(int fd, long ms)
 {
 	fd_set set;
-	struct timeval tv = { ms / 1000, ms % 1000 * 1000 };
+	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 	FD_ZERO(&set);
 	FD_SET(fd, &set);
 	int n = select(fd + 1, &set, NULL, NULL, ms < 0 ? NULL : &tv);
@@ -41,7 +41,7 @@ static int by_pselect(int fd, long ms)
 {
 	fd_set set;
 	sigset_t none;
-	struct timespec ts = { ms / 1000, ms % 1000 * 1000000 };
+	struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
 	FD_ZERO(&set);
 	FD_SET(fd, &set);
 	sigemptyset(&none);
@@ -55,10 +55,10 @@ static const struct {
 	const char *name;
 	int (*wait)(int fd, long ms);
 } ways[] = {
-	{ "poll", by_poll },
-	{ "ppoll", by_ppoll },
-	{ "select", by_select },
-	{ "pselect", by_pselect },
+    {"poll", by_poll},
+    {"ppoll", by_ppoll},
+    {"select", by_select},
+    {"pselect", by_pselect},
 };
 
 static void *write_later(void *arg)
@@ -70,7 +70,7 @@ static void *write_later(void *arg)
 
 static void *each_way(void *arg)
 {
-	static const long ms[] = { 0, 1, 40 };
+	static const long ms[] = {0, 1, 40};
 	char c;
 
 	REQUIRE(pipe(fds) == 0);
@@ -82,9 +82,10 @@ static void *each_way(void *arg)
 			if (rc != 0)
 				FAIL("%s: %d, not a timeout", ways[w].name, rc);
 			if (took < ms[i] * 1000000 - 500000 || took > ms[i] * 1000000 + 5000000000)
-				FAIL("%s: %ld ms took %lld ns", ways[w].name, ms[i], (long long)took);
+				FAIL("%s: %ld ms took %lld ns", ways[w].name, ms[i],
+				     (long long)took);
 		}
-		static const long waits[] = { -1, 10000 };
+		static const long waits[] = {-1, 10000};
 		for (unsigned i = 0; i < COUNT(waits); i++) {
 			pthread_t t = spawn(write_later, NULL);
 			int64_t start = now_ms();
@@ -126,27 +127,24 @@ static void revents(void)
 		int fd;
 		short events, want;
 	} table[] = {
-		{ "empty pipe", p[0], POLLIN, 0 },
-		{ "pipe with room", p[1], POLLOUT, POLLOUT },
-		{ "pipe's wrong end", p[0], POLLOUT, 0 },
-		{ "socket", s[0], POLLIN | POLLOUT, POLLOUT },
-		{ "eventfd", e, POLLIN | POLLOUT, POLLOUT },
-		{ "negative fd", -1, POLLIN, 0 },
-		{ "no such fd", 19999, POLLIN, POLLNVAL },
-		{ "nothing asked", s[0], 0, 0 },
+	    {"empty pipe", p[0], POLLIN, 0},           {"pipe with room", p[1], POLLOUT, POLLOUT},
+	    {"pipe's wrong end", p[0], POLLOUT, 0},    {"socket", s[0], POLLIN | POLLOUT, POLLOUT},
+	    {"eventfd", e, POLLIN | POLLOUT, POLLOUT}, {"negative fd", -1, POLLIN, 0},
+	    {"no such fd", 19999, POLLIN, POLLNVAL},   {"nothing asked", s[0], 0, 0},
 	};
 	for (unsigned i = 0; i < COUNT(table); i++) {
-		q = (struct pollfd){ table[i].fd, table[i].events, -1 };
+		q = (struct pollfd){table[i].fd, table[i].events, -1};
 		int n = poll(&q, 1, 0);
 		if (q.revents != table[i].want || n != !!table[i].want)
-			FAIL("%s: %d with %#x, not %#x", table[i].name, n, q.revents, table[i].want);
+			FAIL("%s: %d with %#x, not %#x", table[i].name, n, q.revents,
+			     table[i].want);
 	}
 	close(p[1]);
-	q = (struct pollfd){ p[0], POLLIN, 0 };
+	q = (struct pollfd){p[0], POLLIN, 0};
 	CHECK_EQ(poll(&q, 1, -1), 1);
 	CHECK_EQ(q.revents, POLLHUP);
 	close(s[1]);
-	q = (struct pollfd){ s[0], POLLIN | POLLRDHUP, 0 };
+	q = (struct pollfd){s[0], POLLIN | POLLRDHUP, 0};
 	CHECK_EQ(poll(&q, 1, -1), 1);
 	CHECK_EQ(q.revents, POLLIN | POLLHUP | POLLRDHUP);
 	close(p[0]);
@@ -157,7 +155,7 @@ static void revents(void)
 	FD_SET(p[0], &set);
 	CHECK_ERRNO(select(p[0] + 1, &set, NULL, NULL, NULL), EBADF);
 	CHECK_ERRNO(select(-1, NULL, NULL, NULL, NULL), EINVAL);
-	struct timespec bad = { 0, 1000000000 };
+	struct timespec bad = {0, 1000000000};
 	CHECK_ERRNO(ppoll(NULL, 0, &bad, NULL), EINVAL);
 }
 
@@ -178,7 +176,7 @@ static void one_of_many(void)
 
 	for (int i = 0; i < MANY; i++) {
 		REQUIRE(pipe(many[i]) == 0);
-		p[i] = (struct pollfd){ many[i][0], POLLIN, 0 };
+		p[i] = (struct pollfd){many[i][0], POLLIN, 0};
 	}
 	for (int i = 0; i < MANY; i += 9) {
 		pthread_t t = spawn(write_one, (void *)(intptr_t)i);
@@ -257,7 +255,8 @@ static void many_wait_on_one(void)
 	here = woken = 0;
 	REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
 	for (int i = 0; i < (int)COUNT(t); i++)
-		t[i] = i % 5 == 4 ? spawn(peek_shared, NULL) : spawn(wait_shared, (void *)(intptr_t)i);
+		t[i] =
+		    i % 5 == 4 ? spawn(peek_shared, NULL) : spawn(wait_shared, (void *)(intptr_t)i);
 	sleep_ms(50);
 	CHECK_EQ(__atomic_load_n(&woken, __ATOMIC_ACQUIRE), 0);
 	CHECK_EQ(write(fds[1], "s", 1), 1);
@@ -271,7 +270,7 @@ static void many_wait_on_one(void)
 static void timerfd_and_eventfd(void)
 {
 	int t = timerfd_create(CLOCK_MONOTONIC, 0);
-	struct itimerspec its = { { 0, 0 }, { 0, 30000000 } };
+	struct itimerspec its = {{0, 0}, {0, 30000000}};
 	uint64_t v = 0;
 
 	REQUIRE(t >= 0);
@@ -314,14 +313,14 @@ static void busy_polling(void)
 }
 
 static const struct test_case cases[] = {
-	{ "by_main", by_main },
-	{ "by_a_thread", by_a_thread },
-	{ "revents", revents },
-	{ "one_of_many", one_of_many },
-	{ "hundred_wait", hundred_wait },
-	{ "many_wait_on_one", many_wait_on_one },
-	{ "timerfd_and_eventfd", timerfd_and_eventfd },
-	{ "busy_polling", busy_polling },
+    {"by_main", by_main},
+    {"by_a_thread", by_a_thread},
+    {"revents", revents},
+    {"one_of_many", one_of_many},
+    {"hundred_wait", hundred_wait},
+    {"many_wait_on_one", many_wait_on_one},
+    {"timerfd_and_eventfd", timerfd_and_eventfd},
+    {"busy_polling", busy_polling},
 };
 
 TEST_MAIN(cases)

@@ -13,7 +13,8 @@
 /* Connected pairs. */
 static int make_pair(int domain, int type, int fds[2])
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) }, b = a;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
+			   b = a;
 	socklen_t len = sizeof a;
 
 	if (domain == AF_UNIX)
@@ -24,7 +25,8 @@ static int make_pair(int domain, int type, int fds[2])
 		if (bind(fds[0], (void *)&a, len) || bind(fds[1], (void *)&b, len) ||
 		    getsockname(fds[0], (void *)&a, &len) || getsockname(fds[1], (void *)&b, &len))
 			return -1;
-		return connect(fds[0], (void *)&b, len) || connect(fds[1], (void *)&a, len) ? -1 : 0;
+		return connect(fds[0], (void *)&b, len) || connect(fds[1], (void *)&a, len) ? -1
+											    : 0;
 	}
 	int l = socket(AF_INET, type, 0);
 	if (bind(l, (void *)&a, len) || listen(l, 1) || getsockname(l, (void *)&a, &len))
@@ -41,11 +43,11 @@ static const struct {
 	const char *name;
 	int domain, type;
 } kinds[] = {
-	{ "unix stream", AF_UNIX, SOCK_STREAM },
-	{ "unix dgram", AF_UNIX, SOCK_DGRAM },
-	{ "unix seqpacket", AF_UNIX, SOCK_SEQPACKET },
-	{ "tcp", AF_INET, SOCK_STREAM },
-	{ "udp", AF_INET, SOCK_DGRAM },
+    {"unix stream", AF_UNIX, SOCK_STREAM},
+    {"unix dgram", AF_UNIX, SOCK_DGRAM},
+    {"unix seqpacket", AF_UNIX, SOCK_SEQPACKET},
+    {"tcp", AF_INET, SOCK_STREAM},
+    {"udp", AF_INET, SOCK_DGRAM},
 };
 
 static ssize_t by_write(int fd, void *p, size_t n)
@@ -65,22 +67,22 @@ static ssize_t by_sendto(int fd, void *p, size_t n)
 
 static ssize_t by_sendmsg(int fd, void *p, size_t n)
 {
-	struct iovec iov[2] = { { p, n / 2 }, { (char *)p + n / 2, n - n / 2 } };
-	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+	struct iovec iov[2] = {{p, n / 2}, {(char *)p + n / 2, n - n / 2}};
+	struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
 	return sendmsg(fd, &m, 0);
 }
 
 static ssize_t by_sendmmsg(int fd, void *p, size_t n)
 {
-	struct iovec iov = { p, n };
-	struct mmsghdr m = { .msg_hdr = { .msg_iov = &iov, .msg_iovlen = 1 } };
+	struct iovec iov = {p, n};
+	struct mmsghdr m = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
 	int rc = sendmmsg(fd, &m, 1, 0);
 	return rc == 1 ? (ssize_t)m.msg_len : rc;
 }
 
 static ssize_t by_writev(int fd, void *p, size_t n)
 {
-	struct iovec iov[2] = { { p, 1 }, { (char *)p + 1, n - 1 } };
+	struct iovec iov[2] = {{p, 1}, {(char *)p + 1, n - 1}};
 	return writev(fd, iov, 2);
 }
 
@@ -103,22 +105,22 @@ static ssize_t by_recvfrom(int fd, void *p, size_t n)
 
 static ssize_t by_recvmsg(int fd, void *p, size_t n)
 {
-	struct iovec iov[2] = { { p, n / 3 }, { (char *)p + n / 3, n - n / 3 } };
-	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+	struct iovec iov[2] = {{p, n / 3}, {(char *)p + n / 3, n - n / 3}};
+	struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
 	return recvmsg(fd, &m, 0);
 }
 
 static ssize_t by_recvmmsg(int fd, void *p, size_t n)
 {
-	struct iovec iov = { p, n };
-	struct mmsghdr m = { .msg_hdr = { .msg_iov = &iov, .msg_iovlen = 1 } };
+	struct iovec iov = {p, n};
+	struct mmsghdr m = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
 	int rc = recvmmsg(fd, &m, 1, 0, NULL);
 	return rc == 1 ? (ssize_t)m.msg_len : rc;
 }
 
 static ssize_t by_readv(int fd, void *p, size_t n)
 {
-	struct iovec iov[2] = { { p, n / 5 }, { (char *)p + n / 5, n - n / 5 } };
+	struct iovec iov[2] = {{p, n / 5}, {(char *)p + n / 5, n - n / 5}};
 	return readv(fd, iov, 2);
 }
 
@@ -126,12 +128,12 @@ static const struct {
 	const char *name;
 	ssize_t (*send)(int, void *, size_t), (*recv)(int, void *, size_t);
 } ways[] = {
-	{ "write read", by_write, by_read },
-	{ "send recv", by_send, by_recv },
-	{ "sendto recvfrom", by_sendto, by_recvfrom },
-	{ "sendmsg recvmsg", by_sendmsg, by_recvmsg },
-	{ "sendmmsg recvmmsg", by_sendmmsg, by_recvmmsg },
-	{ "writev readv", by_writev, by_readv },
+    {"write read", by_write, by_read},
+    {"send recv", by_send, by_recv},
+    {"sendto recvfrom", by_sendto, by_recvfrom},
+    {"sendmsg recvmsg", by_sendmsg, by_recvmsg},
+    {"sendmmsg recvmmsg", by_sendmmsg, by_recvmmsg},
+    {"writev readv", by_writev, by_readv},
 };
 
 struct job {
@@ -152,7 +154,8 @@ static void *echo(void *arg)
 		while (at < MESSAGE) {
 			ssize_t n = ways[j->way].recv(j->fd, buf + at, MESSAGE - at);
 			if (n <= 0) {
-				FAIL("echo: %s receives %zd, errno %d", ways[j->way].name, n, errno);
+				FAIL("echo: %s receives %zd, errno %d", ways[j->way].name, n,
+				     errno);
 				return NULL;
 			}
 			at += n;
@@ -175,7 +178,7 @@ static void every_call_over_every_socket(void)
 			char out[MESSAGE], in[MESSAGE];
 
 			REQUIRE(make_pair(kinds[k].domain, kinds[k].type, fds) == 0);
-			struct job j = { fds[1], w, 3000 };
+			struct job j = {fds[1], w, 3000};
 			pthread_t t = spawn(echo, &j);
 			for (int i = 0; i < MESSAGES; i++) {
 				for (int b = 0; b < MESSAGE; b++)
@@ -185,14 +188,15 @@ static void every_call_over_every_socket(void)
 				while (at < MESSAGE) {
 					ssize_t n = ways[w].recv(fds[0], in + at, MESSAGE - at);
 					if (n <= 0) {
-						FAIL("%s by %s: received %zd, errno %d", kinds[k].name, ways[w].name, n,
-						     errno);
+						FAIL("%s by %s: received %zd, errno %d",
+						     kinds[k].name, ways[w].name, n, errno);
 						_exit(1);
 					}
 					at += n;
 				}
 				if (memcmp(in, out, MESSAGE) != 0)
-					FAIL("%s by %s: message %d differs", kinds[k].name, ways[w].name, i);
+					FAIL("%s by %s: message %d differs", kinds[k].name,
+					     ways[w].name, i);
 			}
 			join(t);
 			close(fds[0]);
@@ -306,13 +310,13 @@ static void both_directions_at_once(void)
 
 static void timeouts(void)
 {
-	static const long ms[] = { 20, 150 };
+	static const long ms[] = {20, 150};
 
 	for (unsigned k = 0; k < COUNT(kinds); k++)
 		for (unsigned i = 0; i < COUNT(ms); i++) {
 			int fds[2];
 			char c;
-			struct timeval tv = { 0, ms[i] * 1000 };
+			struct timeval tv = {0, ms[i] * 1000};
 
 			REQUIRE(make_pair(kinds[k].domain, kinds[k].type, fds) == 0);
 			CHECK_EQ(setsockopt(fds[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv), 0);
@@ -323,8 +327,8 @@ static void timeouts(void)
 				int64_t took = now_ns() - start;
 				/* The kernel rounds to its ticks. */
 				if (took < (ms[i] - 10) * 1000000 || took > 5000000000)
-					FAIL("%s: SO_RCVTIMEO of %ld ms took %lld ns", ways[w].name, ms[i],
-					     (long long)took);
+					FAIL("%s: SO_RCVTIMEO of %ld ms took %lld ns", ways[w].name,
+					     ms[i], (long long)took);
 				if (i > 0)
 					break;
 			}
@@ -340,7 +344,7 @@ static void send_timeout(void)
 {
 	int fds[2];
 	static char buf[1 << 16];
-	struct timeval tv = { 0, 50000 };
+	struct timeval tv = {0, 50000};
 	ssize_t n;
 
 	REQUIRE(make_pair(AF_UNIX, SOCK_STREAM, fds) == 0);
@@ -391,7 +395,7 @@ static void *send_in_pieces(void *arg)
 
 static void flags(void)
 {
-	static const int domains[] = { AF_UNIX, AF_INET };
+	static const int domains[] = {AF_UNIX, AF_INET};
 
 	for (unsigned d = 0; d < COUNT(domains); d++) {
 		int fds[2];
@@ -421,9 +425,12 @@ static void flags(void)
 static void *send_fd(void *arg)
 {
 	int pipefd[2];
-	char c = 'f', control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { &c, 1 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	char c = 'f', control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {&c, 1};
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = control,
+			   .msg_controllen = sizeof control};
 
 	sleep_ms(20);
 	REQUIRE(pipe(pipefd) == 0);
@@ -443,9 +450,12 @@ static void *send_fd(void *arg)
 static void fd_passing(void)
 {
 	int fds[2], got = -1;
-	char c, buf[10], control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { &c, 1 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	char c, buf[10], control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {&c, 1};
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = control,
+			   .msg_controllen = sizeof control};
 
 	REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
 	pthread_t t = spawn(send_fd, (void *)(intptr_t)fds[1]);
@@ -477,7 +487,8 @@ static void bad_fds(void)
 
 static void udp_from_whom(void)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) }, b = a, from;
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
+			   b = a, from;
 	socklen_t len = sizeof a;
 	int x = socket(AF_INET, SOCK_DGRAM, 0), y = socket(AF_INET, SOCK_DGRAM, 0);
 	char buf[10];
@@ -497,16 +508,16 @@ static void udp_from_whom(void)
 }
 
 static const struct test_case cases[] = {
-	{ "every_call_over_every_socket", every_call_over_every_socket },
-	{ "hundreds_wait", hundreds_wait },
-	{ "both_directions_at_once", both_directions_at_once },
-	{ "timeouts", timeouts },
-	{ "send_timeout", send_timeout },
-	{ "shutdown_wakes_the_reader", shutdown_wakes_the_reader },
-	{ "flags", flags },
-	{ "fd_passing", fd_passing },
-	{ "bad_fds", bad_fds },
-	{ "udp_from_whom", udp_from_whom },
+    {"every_call_over_every_socket", every_call_over_every_socket},
+    {"hundreds_wait", hundreds_wait},
+    {"both_directions_at_once", both_directions_at_once},
+    {"timeouts", timeouts},
+    {"send_timeout", send_timeout},
+    {"shutdown_wakes_the_reader", shutdown_wakes_the_reader},
+    {"flags", flags},
+    {"fd_passing", fd_passing},
+    {"bad_fds", bad_fds},
+    {"udp_from_whom", udp_from_whom},
 };
 
 TEST_MAIN(cases)

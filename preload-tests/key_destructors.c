@@ -322,18 +322,18 @@ static void exit_runs_no_destructors(void)
 }
 
 static const struct test_case cases[] = {
-	{ "exit_runs_no_destructors", exit_runs_no_destructors },
-	{ "one_value_per_thread", one_value_per_thread },
-	{ "null_is_not_destroyed", null_is_not_destroyed },
-	{ "null_inside_the_destructor", null_inside_the_destructor },
-	{ "iterations_are_bounded", iterations_are_bounded },
-	{ "iterations_stop_early", iterations_stop_early },
-	{ "destructors_set_each_other", destructors_set_each_other },
-	{ "destructors_that_block", destructors_that_block },
-	{ "many_keys", many_keys },
-	{ "limits_and_errors", limits_and_errors },
-	{ "deleted_and_made_again", deleted_and_made_again },
-	{ "reused_threads_start_clean", reused_threads_start_clean },
+    {"exit_runs_no_destructors", exit_runs_no_destructors},
+    {"one_value_per_thread", one_value_per_thread},
+    {"null_is_not_destroyed", null_is_not_destroyed},
+    {"null_inside_the_destructor", null_inside_the_destructor},
+    {"iterations_are_bounded", iterations_are_bounded},
+    {"iterations_stop_early", iterations_stop_early},
+    {"destructors_set_each_other", destructors_set_each_other},
+    {"destructors_that_block", destructors_that_block},
+    {"many_keys", many_keys},
+    {"limits_and_errors", limits_and_errors},
+    {"deleted_and_made_again", deleted_and_made_again},
+    {"reused_threads_start_clean", reused_threads_start_clean},
 };
 
 TEST_MAIN(cases)

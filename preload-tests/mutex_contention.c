@@ -185,11 +185,11 @@ static void pairs_of_many(void)
 }
 
 static const struct test_case cases[] = {
-	{ "hundreds_count", hundreds_count },
-	{ "hundreds_wait", hundreds_wait },
-	{ "hogs_do_not_starve_others", hogs_do_not_starve_others },
-	{ "freed_by_its_last_user", freed_by_its_last_user },
-	{ "pairs_of_many", pairs_of_many },
+    {"hundreds_count", hundreds_count},
+    {"hundreds_wait", hundreds_wait},
+    {"hogs_do_not_starve_others", hogs_do_not_starve_others},
+    {"freed_by_its_last_user", freed_by_its_last_user},
+    {"pairs_of_many", pairs_of_many},
 };
 
 TEST_MAIN(cases)

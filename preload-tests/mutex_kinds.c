@@ -11,25 +11,29 @@ struct kind {
 	int type;
 	enum how how;
 	pthread_mutex_t initial;
-	int relock;	  /* lock while the caller owns it; -1: not tried, it would hang */
+	int relock; /* lock while the caller owns it; -1: not tried, it would hang */
 	int tryrelock;
 	int unlock_other; /* unlock by a thread that does not own it; -1: undefined, not tried */
 	int unlock_free;  /* unlock when nobody owns it; -1: undefined, not tried */
 };
 
 static const struct kind kinds[] = {
-	{ "static normal", PTHREAD_MUTEX_NORMAL, STATIC, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1, -1 },
-	{ "static recursive", PTHREAD_MUTEX_RECURSIVE, STATIC, PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, 0, 0, EPERM,
-	  EPERM },
-	{ "static errorcheck", PTHREAD_MUTEX_ERRORCHECK, STATIC, PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP, EDEADLK,
-	  EBUSY, EPERM, EPERM },
-	{ "static adaptive", PTHREAD_MUTEX_ADAPTIVE_NP, STATIC, PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP, -1, EBUSY, -1,
-	  -1 },
-	{ "init normal", PTHREAD_MUTEX_NORMAL, INIT, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1, -1 },
-	{ "init recursive", PTHREAD_MUTEX_RECURSIVE, INIT, PTHREAD_MUTEX_INITIALIZER, 0, 0, EPERM, EPERM },
-	{ "init errorcheck", PTHREAD_MUTEX_ERRORCHECK, INIT, PTHREAD_MUTEX_INITIALIZER, EDEADLK, EBUSY, EPERM, EPERM },
-	{ "init adaptive", PTHREAD_MUTEX_ADAPTIVE_NP, INIT, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1, -1 },
-	{ "init default", PTHREAD_MUTEX_DEFAULT, INIT_NULL, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1, -1 },
+    {"static normal", PTHREAD_MUTEX_NORMAL, STATIC, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1, -1},
+    {"static recursive", PTHREAD_MUTEX_RECURSIVE, STATIC, PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, 0,
+     0, EPERM, EPERM},
+    {"static errorcheck", PTHREAD_MUTEX_ERRORCHECK, STATIC, PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP,
+     EDEADLK, EBUSY, EPERM, EPERM},
+    {"static adaptive", PTHREAD_MUTEX_ADAPTIVE_NP, STATIC, PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP,
+     -1, EBUSY, -1, -1},
+    {"init normal", PTHREAD_MUTEX_NORMAL, INIT, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1, -1},
+    {"init recursive", PTHREAD_MUTEX_RECURSIVE, INIT, PTHREAD_MUTEX_INITIALIZER, 0, 0, EPERM,
+     EPERM},
+    {"init errorcheck", PTHREAD_MUTEX_ERRORCHECK, INIT, PTHREAD_MUTEX_INITIALIZER, EDEADLK, EBUSY,
+     EPERM, EPERM},
+    {"init adaptive", PTHREAD_MUTEX_ADAPTIVE_NP, INIT, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1,
+     -1},
+    {"init default", PTHREAD_MUTEX_DEFAULT, INIT_NULL, PTHREAD_MUTEX_INITIALIZER, -1, EBUSY, -1,
+     -1},
 };
 
 static void make(const struct kind *k, pthread_mutex_t *m)
@@ -38,9 +42,7 @@ static void make(const struct kind *k, pthread_mutex_t *m)
 	int type = -1;
 
 	switch (k->how) {
-	case STATIC:
-		*m = k->initial;
-		break;
+	case STATIC: *m = k->initial; break;
 	case INIT_NULL:
 		memset(m, 0x5a, sizeof *m);
 		CHECK_EQ(pthread_mutex_init(m, NULL), 0);
@@ -71,7 +73,7 @@ static void *do_op(void *arg)
 
 static int by_other(int (*fn)(pthread_mutex_t *), pthread_mutex_t *m)
 {
-	struct op op = { m, fn };
+	struct op op = {m, fn};
 
 	return (int)(intptr_t)join(spawn(do_op, &op));
 }
@@ -115,7 +117,8 @@ static void each_kind(void)
 			check(k, "timedlock again", timed(&m), k->relock);
 		check(k, "trylock again", pthread_mutex_trylock(&m), k->tryrelock);
 		if (k->unlock_other >= 0)
-			check(k, "unlock by another", by_other(pthread_mutex_unlock, &m), k->unlock_other);
+			check(k, "unlock by another", by_other(pthread_mutex_unlock, &m),
+			      k->unlock_other);
 		if (k->relock == 0) {
 			check(k, "unlock of three", pthread_mutex_unlock(&m), 0);
 			check(k, "trylock by another", by_other(pthread_mutex_trylock, &m), EBUSY);
@@ -164,7 +167,7 @@ static void *add(void *arg)
 static void each_kind_excludes(void)
 {
 	for (unsigned i = 0; i < COUNT(kinds); i++) {
-		struct shared s = { .count = 0, .recursive = kinds[i].relock == 0 };
+		struct shared s = {.count = 0, .recursive = kinds[i].relock == 0};
 		pthread_t t[8];
 
 		make(&kinds[i], &s.m);
@@ -173,7 +176,8 @@ static void each_kind_excludes(void)
 		for (unsigned k = 0; k < COUNT(t); k++)
 			join(t[k]);
 		if (s.count != 5000 * (long)COUNT(t))
-			FAIL("%s: counted %ld, not %ld", kinds[i].name, s.count, 5000 * (long)COUNT(t));
+			FAIL("%s: counted %ld, not %ld", kinds[i].name, s.count,
+			     5000 * (long)COUNT(t));
 		CHECK_EQ(pthread_mutex_destroy(&s.m), 0);
 	}
 }
@@ -223,11 +227,11 @@ static void locked_before_the_first_thread(void)
 }
 
 static const struct test_case cases[] = {
-	{ "locked_before_the_first_thread", locked_before_the_first_thread },
-	{ "each_kind", each_kind },
-	{ "each_kind_excludes", each_kind_excludes },
-	{ "relock_of_normal_deadlocks", relock_of_normal_deadlocks },
-	{ "bad_attributes", bad_attributes },
+    {"locked_before_the_first_thread", locked_before_the_first_thread},
+    {"each_kind", each_kind},
+    {"each_kind_excludes", each_kind_excludes},
+    {"relock_of_normal_deadlocks", relock_of_normal_deadlocks},
+    {"bad_attributes", bad_attributes},
 };
 
 TEST_MAIN(cases)

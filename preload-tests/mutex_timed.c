@@ -8,16 +8,11 @@ static const struct {
 	long ms;
 	int want;
 } table[] = {
-	{ CLOCK_REALTIME, -100000, ETIMEDOUT },
-	{ CLOCK_REALTIME, 0, ETIMEDOUT },
-	{ CLOCK_REALTIME, 1, ETIMEDOUT },
-	{ CLOCK_REALTIME, 50, ETIMEDOUT },
-	{ CLOCK_MONOTONIC, -100, ETIMEDOUT },
-	{ CLOCK_MONOTONIC, 0, ETIMEDOUT },
-	{ CLOCK_MONOTONIC, 1, ETIMEDOUT },
-	{ CLOCK_MONOTONIC, 50, ETIMEDOUT },
-	{ CLOCK_PROCESS_CPUTIME_ID, 50, EINVAL },
-	{ 99, 50, EINVAL },
+    {CLOCK_REALTIME, -100000, ETIMEDOUT},   {CLOCK_REALTIME, 0, ETIMEDOUT},
+    {CLOCK_REALTIME, 1, ETIMEDOUT},         {CLOCK_REALTIME, 50, ETIMEDOUT},
+    {CLOCK_MONOTONIC, -100, ETIMEDOUT},     {CLOCK_MONOTONIC, 0, ETIMEDOUT},
+    {CLOCK_MONOTONIC, 1, ETIMEDOUT},        {CLOCK_MONOTONIC, 50, ETIMEDOUT},
+    {CLOCK_PROCESS_CPUTIME_ID, 50, EINVAL}, {99, 50, EINVAL},
 };
 
 static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
@@ -37,17 +32,19 @@ static void *deadlines(void *arg)
 		int64_t took = now_ns() - start;
 
 		if (rc != table[i].want)
-			FAIL("clock %d, %ld ms: %d, not %d", table[i].clock, table[i].ms, rc, table[i].want);
+			FAIL("clock %d, %ld ms: %d, not %d", table[i].clock, table[i].ms, rc,
+			     table[i].want);
 		if (rc == ETIMEDOUT && took < (table[i].ms - 1) * 1000000)
-			FAIL("clock %d: %ld ms were over in %lld ns", table[i].clock, table[i].ms, (long long)took);
+			FAIL("clock %d: %ld ms were over in %lld ns", table[i].clock, table[i].ms,
+			     (long long)took);
 	}
-	static const long bad[] = { -1, 1000000000, 2000000000 };
+	static const long bad[] = {-1, 1000000000, 2000000000};
 	for (unsigned i = 0; i < COUNT(bad); i++) {
-		struct timespec ts = { time(NULL) + 1, bad[i] };
+		struct timespec ts = {time(NULL) + 1, bad[i]};
 		CHECK_EQ(pthread_mutex_timedlock(&m, &ts), EINVAL);
 		CHECK_EQ(pthread_mutex_clocklock(&m, CLOCK_MONOTONIC, &ts), EINVAL);
 	}
-	struct timespec before_epoch = { -5, 0 };
+	struct timespec before_epoch = {-5, 0};
 	CHECK_EQ(pthread_mutex_timedlock(&m, &before_epoch), ETIMEDOUT);
 	return NULL;
 }
@@ -62,7 +59,7 @@ static void locked_by_another(void)
 /* A free mutex is taken without a look at the time, however bad. */
 static void free_mutex_ignores_the_time(void)
 {
-	struct timespec past = { 1, 0 }, bad = { 1, 1000000000 };
+	struct timespec past = {1, 0}, bad = {1, 1000000000};
 
 	CHECK_EQ(pthread_mutex_timedlock(&m, &past), 0);
 	pthread_mutex_unlock(&m);
@@ -82,7 +79,7 @@ static void *lock_within(void *arg)
 
 static void unlocked_before_the_deadline(void)
 {
-	static const clockid_t clocks[] = { CLOCK_REALTIME, CLOCK_MONOTONIC };
+	static const clockid_t clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC};
 
 	for (unsigned i = 0; i < COUNT(clocks); i++) {
 		pthread_mutex_lock(&m);
@@ -148,10 +145,10 @@ static void deadline_races_unlock(void)
 }
 
 static const struct test_case cases[] = {
-	{ "locked_by_another", locked_by_another },
-	{ "free_mutex_ignores_the_time", free_mutex_ignores_the_time },
-	{ "unlocked_before_the_deadline", unlocked_before_the_deadline },
-	{ "deadline_races_unlock", deadline_races_unlock },
+    {"locked_by_another", locked_by_another},
+    {"free_mutex_ignores_the_time", free_mutex_ignores_the_time},
+    {"unlocked_before_the_deadline", unlocked_before_the_deadline},
+    {"deadline_races_unlock", deadline_races_unlock},
 };
 
 TEST_MAIN(cases)

@@ -177,12 +177,12 @@ static void left_by_exit_runs_again(void)
 }
 
 static const struct test_case cases[] = {
-	{ "runs_once", runs_once },
-	{ "everybody_waits_for_it", everybody_waits_for_it },
-	{ "waiting_is_parking", waiting_is_parking },
-	{ "many_controls", many_controls },
-	{ "nested_with_a_thread_inside", nested_with_a_thread_inside },
-	{ "left_by_exit_runs_again", left_by_exit_runs_again },
+    {"runs_once", runs_once},
+    {"everybody_waits_for_it", everybody_waits_for_it},
+    {"waiting_is_parking", waiting_is_parking},
+    {"many_controls", many_controls},
+    {"nested_with_a_thread_inside", nested_with_a_thread_inside},
+    {"left_by_exit_runs_again", left_by_exit_runs_again},
 };
 
 TEST_MAIN(cases)

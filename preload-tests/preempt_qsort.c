@@ -166,9 +166,9 @@ static void directories_in_threads(void)
 }
 
 static const struct test_case cases[] = {
-	{ "sort_in_threads", sort_in_threads },
-	{ "trees_in_threads", trees_in_threads },
-	{ "directories_in_threads", directories_in_threads },
+    {"sort_in_threads", sort_in_threads},
+    {"trees_in_threads", trees_in_threads},
+    {"directories_in_threads", directories_in_threads},
 };
 
 TEST_MAIN(cases)

@@ -11,29 +11,30 @@ enum { THREADS = 6, VECTOR_BYTES = 32 * 64 };
 
 /* rdi: 15 words to load, rsi: 15 to store, rdx: iterations. The counter lies on the stack, all registers but rsp hold
  * the pattern. */
-__asm__(".text\n"
-	".type spin_general, @function\n"
-	"spin_general:\n"
-	"	push %rbx\n	push %rbp\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
-	"	push %rsi\n	push %rdx\n"
-	"	mov 0(%rdi), %rax\n	mov 8(%rdi), %rbx\n	mov 16(%rdi), %rcx\n	mov 24(%rdi), %rdx\n"
-	"	mov 32(%rdi), %rsi\n	mov 40(%rdi), %rbp\n	mov 48(%rdi), %r8\n	mov 56(%rdi), %r9\n"
-	"	mov 64(%rdi), %r10\n	mov 72(%rdi), %r11\n	mov 80(%rdi), %r12\n	mov 88(%rdi), %r13\n"
-	"	mov 96(%rdi), %r14\n	mov 104(%rdi), %r15\n	mov 112(%rdi), %rdi\n"
-	"1:	decq (%rsp)\n"
-	"	jnz 1b\n"
-	"	push %rdi\n"
-	"	mov 16(%rsp), %rdi\n"
-	"	mov %rax, 0(%rdi)\n	mov %rbx, 8(%rdi)\n	mov %rcx, 16(%rdi)\n	mov %rdx, 24(%rdi)\n"
-	"	mov %rsi, 32(%rdi)\n	mov %rbp, 40(%rdi)\n	mov %r8, 48(%rdi)\n	mov %r9, 56(%rdi)\n"
-	"	mov %r10, 64(%rdi)\n	mov %r11, 72(%rdi)\n	mov %r12, 80(%rdi)\n	mov %r13, 88(%rdi)\n"
-	"	mov %r14, 96(%rdi)\n	mov %r15, 104(%rdi)\n"
-	"	pop %rax\n"
-	"	mov %rax, 112(%rdi)\n"
-	"	pop %rdx\n	pop %rsi\n"
-	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbp\n	pop %rbx\n"
-	"	ret\n"
-	".size spin_general, . - spin_general\n");
+__asm__(
+    ".text\n"
+    ".type spin_general, @function\n"
+    "spin_general:\n"
+    "	push %rbx\n	push %rbp\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
+    "	push %rsi\n	push %rdx\n"
+    "	mov 0(%rdi), %rax\n	mov 8(%rdi), %rbx\n	mov 16(%rdi), %rcx\n	mov 24(%rdi), %rdx\n"
+    "	mov 32(%rdi), %rsi\n	mov 40(%rdi), %rbp\n	mov 48(%rdi), %r8\n	mov 56(%rdi), %r9\n"
+    "	mov 64(%rdi), %r10\n	mov 72(%rdi), %r11\n	mov 80(%rdi), %r12\n	mov 88(%rdi), %r13\n"
+    "	mov 96(%rdi), %r14\n	mov 104(%rdi), %r15\n	mov 112(%rdi), %rdi\n"
+    "1:	decq (%rsp)\n"
+    "	jnz 1b\n"
+    "	push %rdi\n"
+    "	mov 16(%rsp), %rdi\n"
+    "	mov %rax, 0(%rdi)\n	mov %rbx, 8(%rdi)\n	mov %rcx, 16(%rdi)\n	mov %rdx, 24(%rdi)\n"
+    "	mov %rsi, 32(%rdi)\n	mov %rbp, 40(%rdi)\n	mov %r8, 48(%rdi)\n	mov %r9, 56(%rdi)\n"
+    "	mov %r10, 64(%rdi)\n	mov %r11, 72(%rdi)\n	mov %r12, 80(%rdi)\n	mov %r13, 88(%rdi)\n"
+    "	mov %r14, 96(%rdi)\n	mov %r15, 104(%rdi)\n"
+    "	pop %rax\n"
+    "	mov %rax, 112(%rdi)\n"
+    "	pop %rdx\n	pop %rsi\n"
+    "	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbp\n	pop %rbx\n"
+    "	ret\n"
+    ".size spin_general, . - spin_general\n");
 void spin_general(const uint64_t *in, uint64_t *out, long iterations);
 
 /* rdi: seed, rsi: iterations. Fills the 128 bytes below the stack pointer; returns how many words changed. */
@@ -226,7 +227,7 @@ static void red_zone(void)
 static void *flags_thread(void *arg)
 {
 	/* CF PF AF ZF SF DF OF; bit 1 and IF are always set. */
-	static const uint64_t bits[] = { 0x001, 0x004, 0x010, 0x040, 0x080, 0x400, 0x800 };
+	static const uint64_t bits[] = {0x001, 0x004, 0x010, 0x040, 0x080, 0x400, 0x800};
 	uint64_t all = 0;
 
 	for (unsigned i = 0; i < COUNT(bits); i++)
@@ -249,7 +250,8 @@ static void flags(void)
 	in_threads(flags_thread);
 }
 
-static void vectors(void (*leaf)(const void *, void *, long), size_t size, unsigned seed, const char *name)
+static void vectors(void (*leaf)(const void *, void *, long), size_t size, unsigned seed,
+		    const char *name)
 {
 	unsigned char in[VECTOR_BYTES], out[VECTOR_BYTES];
 
@@ -331,9 +333,10 @@ static void *mixed_thread(void *arg)
 	switch ((uintptr_t)arg % 3) {
 	case 0: return general_thread(arg);
 	case 1: return xmm_thread(arg);
-	default: return __builtin_cpu_supports("avx512f") ? zmm_thread(arg)
-			: __builtin_cpu_supports("avx") ? ymm_thread(arg)
-							: xmm_thread(arg);
+	default:
+		return __builtin_cpu_supports("avx512f") ? zmm_thread(arg)
+		       : __builtin_cpu_supports("avx")   ? ymm_thread(arg)
+							 : xmm_thread(arg);
 	}
 }
 
@@ -374,8 +377,9 @@ static void *control_thread(void *arg)
 	for (int r = 0; r < rounds(); r++) {
 		unsigned rounding = ((unsigned)(uintptr_t)arg + r) & 3;
 		/* All exceptions masked; rounding, and for some flush-to-zero, as the thread likes. */
-		struct control in = { 0x1f80 | rounding << 13 | (r & 1) << 15, (uint16_t)(0x037f | rounding << 10), 0 },
-			       out = { 0 };
+		struct control in = {0x1f80 | rounding << 13 | (r & 1) << 15,
+				     (uint16_t)(0x037f | rounding << 10), 0},
+			       out = {0};
 		spin_control(&in, &out, iterations);
 		if (in.mxcsr != out.mxcsr)
 			FAIL("MXCSR %#x became %#x", in.mxcsr, out.mxcsr);
@@ -412,7 +416,10 @@ static void *string_thread(void *arg)
 		di = b + STRING - 1;
 		si = a + STRING - 1;
 		n = STRING;
-		__asm__ volatile("std\n\trep movsb\n\tcld" : "+D"(di), "+S"(si), "+c"(n) : : "memory", "cc");
+		__asm__ volatile("std\n\trep movsb\n\tcld"
+				 : "+D"(di), "+S"(si), "+c"(n)
+				 :
+				 : "memory", "cc");
 		CHECK_EQ(n, 0);
 		CHECK(di == b - 1);
 		/* And compared. */
@@ -431,12 +438,18 @@ static void *string_thread(void *arg)
 		/* Filled, and the fill found to end where it should. */
 		di = b;
 		n = STRING / 8 - 1;
-		__asm__ volatile("rep stosq" : "+D"(di), "+c"(n) : "a"(0x0101010101010101ul * (uintptr_t)arg) : "memory");
+		__asm__ volatile("rep stosq"
+				 : "+D"(di), "+c"(n)
+				 : "a"(0x0101010101010101ul * (uintptr_t)arg)
+				 : "memory");
 		CHECK_EQ(b[STRING - 9], (unsigned char)(uintptr_t)arg);
 		CHECK_EQ(b[STRING - 8], a[STRING - 8]);
 		di = b;
 		n = STRING;
-		__asm__ volatile("repe scasb" : "+D"(di), "+c"(n) : "a"((uintptr_t)arg) : "memory", "cc");
+		__asm__ volatile("repe scasb"
+				 : "+D"(di), "+c"(n)
+				 : "a"((uintptr_t)arg)
+				 : "memory", "cc");
 		CHECK((unsigned char *)di >= b + STRING - 8);
 	}
 	free(a);
@@ -458,7 +471,10 @@ static uint64_t long_sum(unsigned seed)
 
 	for (long i = 1; i < 3000000; i++) {
 		h = (h ^ i) * 0x9e3779b97f4a7c15u;
-		__asm__("add %2, %0\n\tadc %3, %1" : "+r"(lo), "+r"(hi) : "r"(h), "r"((uint64_t)i) : "cc");
+		__asm__("add %2, %0\n\tadc %3, %1"
+			: "+r"(lo), "+r"(hi)
+			: "r"(h), "r"((uint64_t)i)
+			: "cc");
 		d = d * 1.0000001 + 1.0 / (double)i;
 		if (i % 64 == 0)
 			ld = ld / 1.5L + (long double)i;
@@ -487,18 +503,18 @@ static void compiled_code(void)
 }
 
 static const struct test_case cases[] = {
-	{ "general_registers", general_registers },
-	{ "red_zone", red_zone },
-	{ "flags", flags },
-	{ "xmm", xmm },
-	{ "ymm", ymm },
-	{ "zmm", zmm },
-	{ "mask_registers", mask_registers },
-	{ "mixed", mixed },
-	{ "x87", x87 },
-	{ "control_words", control_words },
-	{ "string_instructions", string_instructions },
-	{ "compiled_code", compiled_code },
+    {"general_registers", general_registers},
+    {"red_zone", red_zone},
+    {"flags", flags},
+    {"xmm", xmm},
+    {"ymm", ymm},
+    {"zmm", zmm},
+    {"mask_registers", mask_registers},
+    {"mixed", mixed},
+    {"x87", x87},
+    {"control_words", control_words},
+    {"string_instructions", string_instructions},
+    {"compiled_code", compiled_code},
 };
 
 TEST_MAIN(cases)

@@ -172,12 +172,12 @@ static void tight_loop(void)
 }
 
 static const struct test_case cases[] = {
-	{ "main_sets_it_after_a_sleep", main_sets_it_after_a_sleep },
-	{ "main_spins", main_spins },
-	{ "chain_of_spinners", chain_of_spinners },
-	{ "wakeups_among_spinners", wakeups_among_spinners },
-	{ "spinners_share", spinners_share },
-	{ "tight_loop", tight_loop },
+    {"main_sets_it_after_a_sleep", main_sets_it_after_a_sleep},
+    {"main_spins", main_spins},
+    {"chain_of_spinners", chain_of_spinners},
+    {"wakeups_among_spinners", wakeups_among_spinners},
+    {"spinners_share", spinners_share},
+    {"tight_loop", tight_loop},
 };
 
 TEST_MAIN(cases)

@@ -45,7 +45,7 @@ static void *by_spawn(void *arg)
 {
 	for (int i = 0; i < 20; i++) {
 		pid_t pid;
-		char *argv[] = { "sh", "-c", "echo spawned; exit 3", NULL };
+		char *argv[] = {"sh", "-c", "echo spawned; exit 3", NULL};
 		posix_spawn_file_actions_t fa;
 		int fds[2];
 		char buf[20];
@@ -109,7 +109,7 @@ static void *by_fork_exec(void *arg)
 	return arg;
 }
 
-static void *(*const ways[])(void *) = { by_vfork, by_spawn, by_system, by_popen, by_fork_exec };
+static void *(*const ways[])(void *) = {by_vfork, by_spawn, by_system, by_popen, by_fork_exec};
 
 static void by_main_before_any_thread(void)
 {
@@ -154,7 +154,7 @@ static void others_run_meanwhile(void)
 	CHECK(__atomic_load_n(&ticks, __ATOMIC_RELAXED) > 20);
 	int before = __atomic_load_n(&ticks, __ATOMIC_RELAXED);
 	pid_t pid;
-	char *argv[] = { "sleep", "0.3", NULL };
+	char *argv[] = {"sleep", "0.3", NULL};
 	REQUIRE_OK(posix_spawnp(&pid, "sleep", NULL, NULL, argv, environ));
 	CHECK_EQ(status_of(pid), 0);
 	CHECK(__atomic_load_n(&ticks, __ATOMIC_RELAXED) > before + 20);
@@ -181,7 +181,7 @@ static void read_masks(const char *how, FILE *f, uint64_t *blocked, uint64_t *ig
 
 static FILE *spawn_grep(pid_t *pid, int vforked)
 {
-	static char *argv[] = { "grep", "^Sig", "/proc/self/status", NULL };
+	static char *argv[] = {"grep", "^Sig", "/proc/self/status", NULL};
 	int fds[2];
 
 	REQUIRE(pipe2(fds, O_CLOEXEC) == 0);
@@ -221,7 +221,8 @@ static void *child_masks(void *arg)
 		fclose(f);
 		CHECK_EQ(status_of(pid), 0);
 		if (blocked != want)
-			FAIL("child of %s blocks %#lx, not %#lx", vforked ? "vfork" : "posix_spawn", blocked, want);
+			FAIL("child of %s blocks %#lx, not %#lx", vforked ? "vfork" : "posix_spawn",
+			     blocked, want);
 		CHECK(ignored & 1ull << (SIGHUP - 1));
 		CHECK(!(ignored & 1ull << (SIGURG - 1)));
 	}
@@ -268,12 +269,12 @@ static void exec_of_a_thread(void)
 }
 
 static const struct test_case cases[] = {
-	{ "by_main_before_any_thread", by_main_before_any_thread },
-	{ "exec_of_a_thread", exec_of_a_thread },
-	{ "by_a_thread", by_a_thread },
-	{ "by_all_at_once", by_all_at_once },
-	{ "others_run_meanwhile", others_run_meanwhile },
-	{ "masks_of_children", masks_of_children },
+    {"by_main_before_any_thread", by_main_before_any_thread},
+    {"exec_of_a_thread", exec_of_a_thread},
+    {"by_a_thread", by_a_thread},
+    {"by_all_at_once", by_all_at_once},
+    {"others_run_meanwhile", others_run_meanwhile},
+    {"masks_of_children", masks_of_children},
 };
 
 TEST_MAIN(cases)

@@ -21,7 +21,7 @@ static void *do_op(void *arg)
 
 static int by_other(int (*fn)(pthread_rwlock_t *))
 {
-	struct op op = { fn };
+	struct op op = {fn};
 
 	return (int)(intptr_t)join(spawn(do_op, &op));
 }
@@ -52,7 +52,7 @@ static int clockwr(pthread_rwlock_t *l)
 
 static int badrd(pthread_rwlock_t *l)
 {
-	struct timespec ts = { time(NULL) + 1, 1000000000 };
+	struct timespec ts = {time(NULL) + 1, 1000000000};
 	return pthread_rwlock_timedrdlock(l, &ts);
 }
 
@@ -68,21 +68,22 @@ static const struct {
 	int (*fn)(pthread_rwlock_t *);
 	int held_rd, held_wr, is_free;
 } table[] = {
-	{ "tryrdlock", pthread_rwlock_tryrdlock, 0, EBUSY, 0 },
-	{ "trywrlock", pthread_rwlock_trywrlock, EBUSY, EBUSY, 0 },
-	{ "timedrdlock", timedrd, 0, ETIMEDOUT, 0 },
-	{ "timedwrlock", timedwr, ETIMEDOUT, ETIMEDOUT, 0 },
-	{ "clockrdlock", clockrd, 0, ETIMEDOUT, 0 },
-	{ "clockwrlock", clockwr, ETIMEDOUT, ETIMEDOUT, 0 },
-	{ "clockwrlock with a bad clock", badclock, EINVAL, EINVAL, EINVAL },
-	{ "rdlock", pthread_rwlock_rdlock, 0, -1, 0 },
-	{ "wrlock", pthread_rwlock_wrlock, -1, -1, 0 },
+    {"tryrdlock", pthread_rwlock_tryrdlock, 0, EBUSY, 0},
+    {"trywrlock", pthread_rwlock_trywrlock, EBUSY, EBUSY, 0},
+    {"timedrdlock", timedrd, 0, ETIMEDOUT, 0},
+    {"timedwrlock", timedwr, ETIMEDOUT, ETIMEDOUT, 0},
+    {"clockrdlock", clockrd, 0, ETIMEDOUT, 0},
+    {"clockwrlock", clockwr, ETIMEDOUT, ETIMEDOUT, 0},
+    {"clockwrlock with a bad clock", badclock, EINVAL, EINVAL, EINVAL},
+    {"rdlock", pthread_rwlock_rdlock, 0, -1, 0},
+    {"wrlock", pthread_rwlock_wrlock, -1, -1, 0},
 };
 
 static void answers(void)
 {
-	static const int kinds[] = { -1, PTHREAD_RWLOCK_PREFER_READER_NP, PTHREAD_RWLOCK_PREFER_WRITER_NP,
-		PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP };
+	static const int kinds[] = {-1, PTHREAD_RWLOCK_PREFER_READER_NP,
+				    PTHREAD_RWLOCK_PREFER_WRITER_NP,
+				    PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP};
 
 	for (unsigned k = 0; k < COUNT(kinds); k++) {
 		pthread_rwlockattr_t attr;
@@ -95,15 +96,20 @@ static void answers(void)
 			int rc;
 
 			CHECK_EQ(pthread_rwlock_rdlock(&rw), 0);
-			if (table[i].held_rd >= 0 && (rc = by_other(table[i].fn)) != table[i].held_rd)
-				FAIL("%s while read: %d, not %d", table[i].name, rc, table[i].held_rd);
+			if (table[i].held_rd >= 0 &&
+			    (rc = by_other(table[i].fn)) != table[i].held_rd)
+				FAIL("%s while read: %d, not %d", table[i].name, rc,
+				     table[i].held_rd);
 			CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
 			CHECK_EQ(pthread_rwlock_wrlock(&rw), 0);
-			if (table[i].held_wr >= 0 && (rc = by_other(table[i].fn)) != table[i].held_wr)
-				FAIL("%s while written: %d, not %d", table[i].name, rc, table[i].held_wr);
+			if (table[i].held_wr >= 0 &&
+			    (rc = by_other(table[i].fn)) != table[i].held_wr)
+				FAIL("%s while written: %d, not %d", table[i].name, rc,
+				     table[i].held_wr);
 			CHECK_EQ(pthread_rwlock_unlock(&rw), 0);
 			if ((rc = by_other(table[i].fn)) != table[i].is_free)
-				FAIL("%s while free: %d, not %d", table[i].name, rc, table[i].is_free);
+				FAIL("%s while free: %d, not %d", table[i].name, rc,
+				     table[i].is_free);
 		}
 		CHECK_EQ(pthread_rwlock_destroy(&rw), 0);
 		pthread_rwlockattr_destroy(&attr);
@@ -141,8 +147,9 @@ static void *mixed(void *arg)
 			int now = __atomic_add_fetch(&readers, 1, __ATOMIC_SEQ_CST);
 			CHECK_EQ(__atomic_load_n(&writers, __ATOMIC_SEQ_CST), 0);
 			int seen = __atomic_load_n(&peak, __ATOMIC_RELAXED);
-			while (now > seen && !__atomic_compare_exchange_n(&peak, &seen, now, 0, __ATOMIC_RELAXED,
-							 __ATOMIC_RELAXED))
+			while (now > seen &&
+			       !__atomic_compare_exchange_n(&peak, &seen, now, 0, __ATOMIC_RELAXED,
+							    __ATOMIC_RELAXED))
 				;
 			long v = value;
 			if (i % 8 == 0)
@@ -157,7 +164,8 @@ static void *mixed(void *arg)
 
 static void readers_and_writers(void)
 {
-	static const int kinds[] = { PTHREAD_RWLOCK_PREFER_READER_NP, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP };
+	static const int kinds[] = {PTHREAD_RWLOCK_PREFER_READER_NP,
+				    PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP};
 
 	for (unsigned k = 0; k < COUNT(kinds); k++) {
 		pthread_rwlockattr_t attr;
@@ -275,12 +283,12 @@ static void writer_that_gives_up(void)
 }
 
 static const struct test_case cases[] = {
-	{ "answers", answers },
-	{ "deadlock_by_owner", deadlock_by_owner },
-	{ "readers_and_writers", readers_and_writers },
-	{ "hundreds_wait", hundreds_wait },
-	{ "waiting_writer_goes_first", waiting_writer_goes_first },
-	{ "writer_that_gives_up", writer_that_gives_up },
+    {"answers", answers},
+    {"deadlock_by_owner", deadlock_by_owner},
+    {"readers_and_writers", readers_and_writers},
+    {"hundreds_wait", hundreds_wait},
+    {"waiting_writer_goes_first", waiting_writer_goes_first},
+    {"writer_that_gives_up", writer_that_gives_up},
 };
 
 TEST_MAIN(cases)

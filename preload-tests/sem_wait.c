@@ -12,7 +12,7 @@ static sem_t sem;
 
 static void values(void)
 {
-	static const unsigned initial[] = { 0, 1, 7, SEM_VALUE_MAX };
+	static const unsigned initial[] = {0, 1, 7, SEM_VALUE_MAX};
 	int v = -1;
 
 	for (unsigned i = 0; i < COUNT(initial); i++) {
@@ -75,8 +75,9 @@ static void *three(void *arg)
 		if (now > 3)
 			FAIL("%d inside a semaphore of 3", now);
 		int seen = __atomic_load_n(&peak, __ATOMIC_RELAXED);
-		while (now > seen && !__atomic_compare_exchange_n(&peak, &seen, now, 0, __ATOMIC_RELAXED,
-						 __ATOMIC_RELAXED))
+		while (now > seen &&
+		       !__atomic_compare_exchange_n(&peak, &seen, now, 0, __ATOMIC_RELAXED,
+						    __ATOMIC_RELAXED))
 			;
 		sched_yield();
 		__atomic_sub_fetch(&inside, 1, __ATOMIC_SEQ_CST);
@@ -108,19 +109,17 @@ static void *deadlines(void *arg)
 		long ms;
 		int want;
 	} table[] = {
-		{ CLOCK_REALTIME, -1000, ETIMEDOUT },
-		{ CLOCK_REALTIME, 0, ETIMEDOUT },
-		{ CLOCK_REALTIME, 30, ETIMEDOUT },
-		{ CLOCK_MONOTONIC, -1000, ETIMEDOUT },
-		{ CLOCK_MONOTONIC, 30, ETIMEDOUT },
-		{ CLOCK_PROCESS_CPUTIME_ID, 30, EINVAL },
+	    {CLOCK_REALTIME, -1000, ETIMEDOUT}, {CLOCK_REALTIME, 0, ETIMEDOUT},
+	    {CLOCK_REALTIME, 30, ETIMEDOUT},    {CLOCK_MONOTONIC, -1000, ETIMEDOUT},
+	    {CLOCK_MONOTONIC, 30, ETIMEDOUT},   {CLOCK_PROCESS_CPUTIME_ID, 30, EINVAL},
 	};
 
 	(void)arg;
 	for (unsigned i = 0; i < COUNT(table); i++) {
 		int64_t start = now_ns();
 		struct timespec ts =
-		    after_ms(table[i].clock == CLOCK_MONOTONIC ? CLOCK_MONOTONIC : CLOCK_REALTIME, table[i].ms);
+		    after_ms(table[i].clock == CLOCK_MONOTONIC ? CLOCK_MONOTONIC : CLOCK_REALTIME,
+			     table[i].ms);
 		CHECK_ERRNO(sem_clockwait(&sem, table[i].clock, &ts), table[i].want);
 		if (table[i].want == ETIMEDOUT)
 			CHECK(now_ns() - start >= (table[i].ms - 1) * 1000000);
@@ -140,7 +139,7 @@ static void timed(void)
 	deadlines(NULL);
 	join(spawn(deadlines, NULL));
 	/* With a token, the time doesn't matter. */
-	struct timespec past = { 1, 0 };
+	struct timespec past = {1, 0};
 	sem_post(&sem);
 	CHECK_EQ(sem_timedwait(&sem, &past), 0);
 	sem_destroy(&sem);
@@ -206,7 +205,7 @@ static void *kill_process(void *arg)
 /* Standard signals merge: what counts is that each handler's post arrives and the waiter sees the end. */
 static void posted_by_a_handler(void)
 {
-	struct sigaction sa = { .sa_handler = post_it, .sa_flags = SA_RESTART };
+	struct sigaction sa = {.sa_handler = post_it, .sa_flags = SA_RESTART};
 
 	sem_init(&sem, 0, 0);
 	sigaction(SIGUSR1, &sa, NULL);
@@ -269,7 +268,8 @@ static void named(void)
 
 static void shared_between_processes(void)
 {
-	sem_t *s = mmap(NULL, 2 * sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	sem_t *s =
+	    mmap(NULL, 2 * sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int status;
 
 	REQUIRE(s != MAP_FAILED);
@@ -314,15 +314,15 @@ static void freed_after_the_wait(void)
 }
 
 static const struct test_case cases[] = {
-	{ "values", values },
-	{ "hundreds_wait", hundreds_wait },
-	{ "three_at_a_time", three_at_a_time },
-	{ "timed", timed },
-	{ "posts_race_deadlines", posts_race_deadlines },
-	{ "posted_by_a_handler", posted_by_a_handler },
-	{ "named", named },
-	{ "shared_between_processes", shared_between_processes },
-	{ "freed_after_the_wait", freed_after_the_wait },
+    {"values", values},
+    {"hundreds_wait", hundreds_wait},
+    {"three_at_a_time", three_at_a_time},
+    {"timed", timed},
+    {"posts_race_deadlines", posts_race_deadlines},
+    {"posted_by_a_handler", posted_by_a_handler},
+    {"named", named},
+    {"shared_between_processes", shared_between_processes},
+    {"freed_after_the_wait", freed_after_the_wait},
 };
 
 TEST_MAIN(cases)

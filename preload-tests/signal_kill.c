@@ -25,7 +25,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
 static void install(int sig, int flags)
 {
-	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | flags };
+	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | flags};
 
 	sigemptyset(&sa.sa_mask);
 	REQUIRE(sigaction(sig, &sa, NULL) == 0);
@@ -40,14 +40,14 @@ static void *in_read(void *arg)
 {
 	char ch;
 
-	__atomic_store_n(&here, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
 	CHECK_EQ(read(fds[0], &ch, 1), 1);
 	return arg;
 }
 
 static void *in_cond(void *arg)
 {
-	__atomic_store_n(&here, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
 	pthread_mutex_lock(&m);
 	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
 		pthread_cond_wait(&c, &m);
@@ -57,7 +57,7 @@ static void *in_cond(void *arg)
 
 static void *in_mutex(void *arg)
 {
-	__atomic_store_n(&here, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
 	pthread_mutex_lock(&m);
 	pthread_mutex_unlock(&m);
 	return arg;
@@ -65,7 +65,7 @@ static void *in_mutex(void *arg)
 
 static void *in_sleep(void *arg)
 {
-	__atomic_store_n(&here, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
 	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
 		usleep(2000);
 	return arg;
@@ -73,7 +73,7 @@ static void *in_sleep(void *arg)
 
 static void *in_loop(void *arg)
 {
-	__atomic_store_n(&here, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
 	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
 		;
 	return arg;
@@ -81,7 +81,7 @@ static void *in_loop(void *arg)
 
 static void *in_yield(void *arg)
 {
-	__atomic_store_n(&here, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
 	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
 		sched_yield();
 	return arg;
@@ -91,8 +91,8 @@ static const struct {
 	const char *name;
 	void *(*fn)(void *);
 } places[] = {
-	{ "read", in_read },   { "cond_wait", in_cond }, { "mutex_lock", in_mutex },
-	{ "sleep", in_sleep }, { "a loop", in_loop },	 { "sched_yield", in_yield },
+    {"read", in_read},   {"cond_wait", in_cond}, {"mutex_lock", in_mutex},
+    {"sleep", in_sleep}, {"a loop", in_loop},    {"sched_yield", in_yield},
 };
 
 static void to_a_thread_wherever_it_is(void)
@@ -178,7 +178,7 @@ static void to_the_process(void)
 	/* main is the only one not to block it. */
 	for (unsigned i = 0; i < COUNT(t); i++)
 		t[i] = spawn(sleep_blocking_usr1, NULL);
-	CHECK(wait_for(&here, 1, 10000));
+	CHECK(wait_for(&here, COUNT(t), 10000));
 	for (int i = 0; i < 20; i++) {
 		handled = 0;
 		CHECK_EQ(kill(getpid(), SIGUSR1), 0);
@@ -262,14 +262,14 @@ static long do_accept(void)
 
 static long do_poll(void)
 {
-	struct pollfd p = { fds[0], POLLIN, 0 };
+	struct pollfd p = {fds[0], POLLIN, 0};
 	return poll(&p, 1, 3000);
 }
 
 static long do_select(void)
 {
 	fd_set set;
-	struct timeval tv = { 3, 0 };
+	struct timeval tv = {3, 0};
 	FD_ZERO(&set);
 	FD_SET(fds[0], &set);
 	return select(fds[0] + 1, &set, NULL, NULL, &tv);
@@ -277,7 +277,7 @@ static long do_select(void)
 
 static long do_nanosleep(void)
 {
-	struct timespec ts = { 3, 0 };
+	struct timespec ts = {3, 0};
 	return nanosleep(&ts, NULL);
 }
 
@@ -303,16 +303,18 @@ static const struct {
 	long (*call)(void);
 	int restarts; /* with SA_RESTART */
 } calls[] = {
-	{ "read", do_read, 1 },	      { "recv", do_recv, 1 },	      { "poll", do_poll, 0 },
-	{ "select", do_select, 0 },   { "nanosleep", do_nanosleep, 0 }, { "waitpid", do_waitpid, 1 },
-	{ "pause", do_pause, 0 },     { "sigsuspend", do_sigsuspend, 0 }, { "accept", do_accept, 1 },
+    {"read", do_read, 1},           {"recv", do_recv, 1},
+    {"poll", do_poll, 0},           {"select", do_select, 0},
+    {"nanosleep", do_nanosleep, 0}, {"waitpid", do_waitpid, 1},
+    {"pause", do_pause, 0},         {"sigsuspend", do_sigsuspend, 0},
+    {"accept", do_accept, 1},
 };
 
 static unsigned which;
 
 static void *make_call(void *arg)
 {
-	__atomic_store_n(&here, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
 	errno = 0;
 	long ret = calls[which].call();
 	int err = errno;
@@ -344,7 +346,8 @@ static void interrupted_or_restarted(void)
 			sleep_ms(30);
 			CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
 			CHECK(wait_for(&handled, 1, 5000));
-			int ended = wait_for(&result, EINTR, restart && calls[which].restarts ? 100 : 2000);
+			int ended =
+			    wait_for(&result, EINTR, restart && calls[which].restarts ? 100 : 2000);
 			if (restart && calls[which].restarts) {
 				if (ended)
 					FAIL("%s: EINTR in spite of SA_RESTART", calls[which].name);
@@ -432,11 +435,11 @@ static void on_value(int sig, siginfo_t *info, void *context)
 
 static void *queue_values(void *arg)
 {
-	struct sigaction sa = { .sa_sigaction = on_value, .sa_flags = SA_SIGINFO };
+	struct sigaction sa = {.sa_sigaction = on_value, .sa_flags = SA_SIGINFO};
 
 	sigaction(SIGRTMIN + 2, &sa, NULL);
 	for (int i = 0; i < 20; i++) {
-		union sigval v = { .sival_int = 1000 + i };
+		union sigval v = {.sival_int = 1000 + i};
 		handled = 0;
 		CHECK_EQ(pthread_sigqueue(pthread_self(), SIGRTMIN + 2, v), 0);
 		CHECK(wait_for(&handled, 1, 5000));
@@ -458,14 +461,14 @@ static void values_are_carried(void)
 }
 
 static const struct test_case cases[] = {
-	{ "to_oneself", to_oneself },
-	{ "to_a_thread_wherever_it_is", to_a_thread_wherever_it_is },
-	{ "to_the_process", to_the_process },
-	{ "from_another_process", from_another_process },
-	{ "interrupted_or_restarted", interrupted_or_restarted },
-	{ "dispositions", dispositions },
-	{ "default_action_ends_the_process", default_action_ends_the_process },
-	{ "values_are_carried", values_are_carried },
+    {"to_oneself", to_oneself},
+    {"to_a_thread_wherever_it_is", to_a_thread_wherever_it_is},
+    {"to_the_process", to_the_process},
+    {"from_another_process", from_another_process},
+    {"interrupted_or_restarted", interrupted_or_restarted},
+    {"dispositions", dispositions},
+    {"default_action_ends_the_process", default_action_ends_the_process},
+    {"values_are_carried", values_are_carried},
 };
 
 TEST_MAIN(cases)

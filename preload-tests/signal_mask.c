@@ -95,7 +95,7 @@ static void *raise_blocked(void *arg)
 
 static void blocked_waits_until_unblocked(void)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
+	struct sigaction sa = {.sa_handler = on_signal};
 
 	sigaction(SIGUSR1, &sa, NULL);
 	raise_blocked(NULL);
@@ -121,7 +121,7 @@ static void *queue_blocked(void *arg)
 
 static void realtime_signals_queue(void)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
+	struct sigaction sa = {.sa_handler = on_signal};
 
 	sigaction(SIGRTMIN + 1, &sa, NULL);
 	queue_blocked(NULL);
@@ -159,7 +159,7 @@ static void *handle_with_mask(void *arg)
 
 static void masks_within_handlers(void)
 {
-	struct sigaction sa = { .sa_handler = look_at_mask };
+	struct sigaction sa = {.sa_handler = look_at_mask};
 
 	sigemptyset(&sa.sa_mask);
 	sigaddset(&sa.sa_mask, SIGUSR2);
@@ -201,7 +201,7 @@ static void *raise_often(void *arg)
 static void yields_within_handlers(void)
 {
 	pthread_t t[20];
-	struct sigaction sa = { .sa_handler = yield_inside };
+	struct sigaction sa = {.sa_handler = yield_inside};
 
 	handled = 0;
 	sigaction(SIGUSR1, &sa, NULL);
@@ -240,7 +240,7 @@ static void *jump_out(void *arg)
 
 static void jumps_out_of_handlers(void)
 {
-	struct sigaction sa = { .sa_handler = jump };
+	struct sigaction sa = {.sa_handler = jump};
 
 	sigaction(SIGUSR1, &sa, NULL);
 	jump_out(NULL);
@@ -297,7 +297,7 @@ static void *use_sigurg(void *arg)
 
 static void sigurg_is_the_programs(void)
 {
-	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART }, old;
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, old;
 
 	CHECK_EQ(sigaction(SIGURG, &sa, &old), 0);
 	CHECK(old.sa_handler == SIG_DFL);
@@ -314,15 +314,15 @@ static void sigurg_is_the_programs(void)
 }
 
 static const struct test_case cases[] = {
-	{ "one_for_each_thread", one_for_each_thread },
-	{ "blocked_waits_until_unblocked", blocked_waits_until_unblocked },
-	{ "realtime_signals_queue", realtime_signals_queue },
-	{ "masks_within_handlers", masks_within_handlers },
-	{ "yields_within_handlers", yields_within_handlers },
-	{ "jumps_out_of_handlers", jumps_out_of_handlers },
-	{ "mask_by_attribute", mask_by_attribute },
-	{ "bad_values", bad_values },
-	{ "sigurg_is_the_programs", sigurg_is_the_programs },
+    {"one_for_each_thread", one_for_each_thread},
+    {"blocked_waits_until_unblocked", blocked_waits_until_unblocked},
+    {"realtime_signals_queue", realtime_signals_queue},
+    {"masks_within_handlers", masks_within_handlers},
+    {"yields_within_handlers", yields_within_handlers},
+    {"jumps_out_of_handlers", jumps_out_of_handlers},
+    {"mask_by_attribute", mask_by_attribute},
+    {"bad_values", bad_values},
+    {"sigurg_is_the_programs", sigurg_is_the_programs},
 };
 
 TEST_MAIN(cases)

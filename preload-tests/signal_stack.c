@@ -47,7 +47,7 @@ static void *with_altstack(void *arg)
 	CHECK_EQ(sigaltstack(NULL, &old), 0);
 	CHECK_EQ(old.ss_flags, SS_DISABLE);
 	my_stack = malloc(SIZE);
-	ss = (stack_t){ .ss_sp = my_stack, .ss_size = SIZE };
+	ss = (stack_t){.ss_sp = my_stack, .ss_size = SIZE};
 	CHECK_EQ(sigaltstack(&ss, NULL), 0);
 	for (int i = 0; i < 50; i++) {
 		CHECK_EQ(raise(SIGUSR1), 0);
@@ -64,9 +64,9 @@ static void *with_altstack(void *arg)
 	CHECK_EQ(old.ss_flags, SS_DISABLE);
 	free(my_stack);
 	my_stack = NULL;
-	ss = (stack_t){ .ss_sp = &ss, .ss_size = 100 };
+	ss = (stack_t){.ss_sp = &ss, .ss_size = 100};
 	CHECK_ERRNO(sigaltstack(&ss, NULL), ENOMEM);
-	ss = (stack_t){ .ss_sp = &ss, .ss_size = SIZE, .ss_flags = 77 };
+	ss = (stack_t){.ss_sp = &ss, .ss_size = SIZE, .ss_flags = 77};
 	CHECK_ERRNO(sigaltstack(&ss, NULL), EINVAL);
 	return arg;
 }
@@ -74,7 +74,7 @@ static void *with_altstack(void *arg)
 static void one_for_each_thread(void)
 {
 	pthread_t t[20];
-	struct sigaction sa = { .sa_handler = on_altstack, .sa_flags = SA_ONSTACK };
+	struct sigaction sa = {.sa_handler = on_altstack, .sa_flags = SA_ONSTACK};
 
 	sigaction(SIGUSR1, &sa, NULL);
 	sa.sa_handler = on_own_stack;
@@ -103,7 +103,7 @@ static void *without_altstack(void *arg)
 
 static void onstack_without_one(void)
 {
-	struct sigaction sa = { .sa_handler = on_own_stack, .sa_flags = SA_ONSTACK };
+	struct sigaction sa = {.sa_handler = on_own_stack, .sa_flags = SA_ONSTACK};
 
 	sigaction(SIGUSR2, &sa, NULL);
 	without_altstack(NULL);
@@ -147,7 +147,7 @@ static void *fault_often(void *arg)
 static void faults_left_by_siglongjmp(void)
 {
 	pthread_t t[20];
-	struct sigaction sa = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
 
 	no_access = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	sigaction(SIGSEGV, &sa, NULL);
@@ -184,7 +184,7 @@ static void *touch_pages(void *arg)
 static void faults_repaired(void)
 {
 	pthread_t t[8];
-	struct sigaction sa = { .sa_sigaction = on_repair, .sa_flags = SA_SIGINFO };
+	struct sigaction sa = {.sa_sigaction = on_repair, .sa_flags = SA_SIGINFO};
 	size_t part = 16 * 4096;
 	char *p = mmap(NULL, part * COUNT(t), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -211,7 +211,7 @@ static int __attribute__((noinline)) overflow(int depth)
 static void *overflow_and_recover(void *arg)
 {
 	char *alt = malloc(SIZE);
-	stack_t ss = { .ss_sp = alt, .ss_size = SIZE };
+	stack_t ss = {.ss_sp = alt, .ss_size = SIZE};
 	char here;
 
 	CHECK_EQ(sigaltstack(&ss, NULL), 0);
@@ -222,7 +222,8 @@ static void *overflow_and_recover(void *arg)
 		} else {
 			intptr_t distance = &here - (char *)fault_address;
 			if (distance < 100000 || distance > 70 << 20)
-				FAIL("stack overflow reported at %p, stack at %p", fault_address, (void *)&here);
+				FAIL("stack overflow reported at %p, stack at %p", fault_address,
+				     (void *)&here);
 		}
 		sched_yield();
 	}
@@ -234,7 +235,7 @@ static void *overflow_and_recover(void *arg)
 
 static void overflow_handled_on_altstack(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
 	sigaction(SIGSEGV, &sa, NULL);
 	join(spawn(overflow_and_recover, NULL));
@@ -245,11 +246,11 @@ static void overflow_handled_on_altstack(void)
 }
 
 static const struct test_case cases[] = {
-	{ "one_for_each_thread", one_for_each_thread },
-	{ "onstack_without_one", onstack_without_one },
-	{ "faults_left_by_siglongjmp", faults_left_by_siglongjmp },
-	{ "faults_repaired", faults_repaired },
-	{ "overflow_handled_on_altstack", overflow_handled_on_altstack },
+    {"one_for_each_thread", one_for_each_thread},
+    {"onstack_without_one", onstack_without_one},
+    {"faults_left_by_siglongjmp", faults_left_by_siglongjmp},
+    {"faults_repaired", faults_repaired},
+    {"overflow_handled_on_altstack", overflow_handled_on_altstack},
 };
 
 TEST_MAIN(cases)

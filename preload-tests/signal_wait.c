@@ -27,7 +27,7 @@ static void *kill_later(void *arg)
 
 static void *take_each(void *arg)
 {
-	static const int sigs[] = { SIGUSR1, SIGUSR2, SIGTERM };
+	static const int sigs[] = {SIGUSR1, SIGUSR2, SIGTERM};
 	int sig = 0;
 	siginfo_t info;
 
@@ -50,11 +50,11 @@ static void *take_each(void *arg)
 		CHECK_EQ(info.si_code, SI_USER);
 		join(t);
 	}
-	struct timespec ts = { 0, 30000000 };
+	struct timespec ts = {0, 30000000};
 	int64_t start = now_ns();
 	CHECK_ERRNO(sigtimedwait(&set, &info, &ts), EAGAIN);
 	CHECK(now_ns() - start >= 30000000);
-	ts = (struct timespec){ 0, 0 };
+	ts = (struct timespec){0, 0};
 	CHECK_ERRNO(sigtimedwait(&set, &info, &ts), EAGAIN);
 	return arg;
 }
@@ -138,7 +138,7 @@ static void each_takes_its_own(void)
 		t[i] = spawn(wait_own, (void *)(intptr_t)i);
 	for (int round = 0; round < 10; round++)
 		for (unsigned i = 0; i < COUNT(t); i++) {
-			union sigval v = { .sival_int = (int)i };
+			union sigval v = {.sival_int = (int)i};
 			CHECK_EQ(pthread_sigqueue(t[i], SIGRTMIN + 4, v), 0);
 		}
 	for (unsigned i = 0; i < COUNT(t); i++)
@@ -206,7 +206,7 @@ static void *suspend(void *arg)
 
 static void by_sigsuspend(void)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
+	struct sigaction sa = {.sa_handler = on_signal};
 
 	sigaction(SIGUSR1, &sa, NULL);
 	suspend(NULL);
@@ -235,7 +235,7 @@ static void *ppoll_masked(void *arg)
 
 static void by_ppoll(void)
 {
-	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 
 	sigaction(SIGUSR1, &sa, NULL);
 	ppoll_masked(NULL);
@@ -244,13 +244,13 @@ static void by_ppoll(void)
 }
 
 static const struct test_case cases[] = {
-	{ "by_main", by_main },
-	{ "by_a_thread", by_a_thread },
-	{ "thread_that_handles_signals", thread_that_handles_signals },
-	{ "each_takes_its_own", each_takes_its_own },
-	{ "by_signalfd", by_signalfd },
-	{ "by_sigsuspend", by_sigsuspend },
-	{ "by_ppoll", by_ppoll },
+    {"by_main", by_main},
+    {"by_a_thread", by_a_thread},
+    {"thread_that_handles_signals", thread_that_handles_signals},
+    {"each_takes_its_own", each_takes_its_own},
+    {"by_signalfd", by_signalfd},
+    {"by_sigsuspend", by_sigsuspend},
+    {"by_ppoll", by_ppoll},
 };
 
 int main(int argc, char **argv)

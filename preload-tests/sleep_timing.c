@@ -7,7 +7,7 @@
 
 static int by_nanosleep(long us)
 {
-	struct timespec ts = { us / 1000000, us % 1000000 * 1000 };
+	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
 	return nanosleep(&ts, NULL);
 }
 
@@ -18,13 +18,13 @@ static int by_usleep(long us)
 
 static int by_clock_monotonic(long us)
 {
-	struct timespec ts = { us / 1000000, us % 1000000 * 1000 };
+	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
 	return clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
 }
 
 static int by_clock_realtime(long us)
 {
-	struct timespec ts = { us / 1000000, us % 1000000 * 1000 };
+	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
 	return clock_nanosleep(CLOCK_REALTIME, 0, &ts, NULL);
 }
 
@@ -54,7 +54,7 @@ static int by_abs_realtime(long us)
 
 static int by_select(long us)
 {
-	struct timeval tv = { us / 1000000, us % 1000000 };
+	struct timeval tv = {us / 1000000, us % 1000000};
 	return select(0, NULL, NULL, NULL, &tv);
 }
 
@@ -72,20 +72,20 @@ static const struct {
 	const char *name;
 	int (*sleep)(long us);
 } ways[] = {
-	{ "nanosleep", by_nanosleep },
-	{ "usleep", by_usleep },
-	{ "clock_nanosleep monotonic", by_clock_monotonic },
-	{ "clock_nanosleep realtime", by_clock_realtime },
-	{ "clock_nanosleep monotonic absolute", by_abs_monotonic },
-	{ "clock_nanosleep realtime absolute", by_abs_realtime },
-	{ "select", by_select },
-	{ "poll", by_poll },
-	{ "sleep", by_sleep },
+    {"nanosleep", by_nanosleep},
+    {"usleep", by_usleep},
+    {"clock_nanosleep monotonic", by_clock_monotonic},
+    {"clock_nanosleep realtime", by_clock_realtime},
+    {"clock_nanosleep monotonic absolute", by_abs_monotonic},
+    {"clock_nanosleep realtime absolute", by_abs_realtime},
+    {"select", by_select},
+    {"poll", by_poll},
+    {"sleep", by_sleep},
 };
 
 static void *sleep_all_ways(void *arg)
 {
-	static const long us[] = { 0, 1000, 20000, 1000000 };
+	static const long us[] = {0, 1000, 20000, 1000000};
 
 	for (unsigned w = 0; w < COUNT(ways); w++)
 		for (unsigned i = 0; i < COUNT(us); i++) {
@@ -98,9 +98,11 @@ static void *sleep_all_ways(void *arg)
 				FAIL("%s of %ld us returns %d", ways[w].name, us[i], rc);
 			/* The realtime clock may be slewed: a part in a thousand. */
 			if (took < us[i] * 999)
-				FAIL("%s of %ld us took %lld ns", ways[w].name, us[i], (long long)took);
+				FAIL("%s of %ld us took %lld ns", ways[w].name, us[i],
+				     (long long)took);
 			if (took > us[i] * 1000 + 5000000000)
-				FAIL("%s of %ld us took %lld ns", ways[w].name, us[i], (long long)took);
+				FAIL("%s of %ld us took %lld ns", ways[w].name, us[i],
+				     (long long)took);
 		}
 	return arg;
 }
@@ -173,7 +175,7 @@ static void sleepers_are_parked(void)
 
 static void bad_values(void)
 {
-	struct timespec bad = { 0, 1000000000 }, negative = { -1, 0 }, past = { 1, 0 };
+	struct timespec bad = {0, 1000000000}, negative = {-1, 0}, past = {1, 0};
 
 	CHECK_ERRNO(nanosleep(&bad, NULL), EINVAL);
 	CHECK_ERRNO(nanosleep(&negative, NULL), EINVAL);
@@ -199,8 +201,8 @@ static void *interrupt(void *arg)
 
 static void a_signal_tells_what_is_left(void)
 {
-	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
-	struct timespec ts = { 10, 0 }, left = { 0, 0 };
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+	struct timespec ts = {10, 0}, left = {0, 0};
 
 	sigaction(SIGUSR1, &sa, NULL);
 	sleeper = pthread_self();
@@ -224,12 +226,12 @@ static void a_signal_tells_what_is_left(void)
 }
 
 static const struct test_case cases[] = {
-	{ "by_main", by_main },
-	{ "by_a_thread", by_a_thread },
-	{ "many_sleep_at_once", many_sleep_at_once },
-	{ "sleepers_are_parked", sleepers_are_parked },
-	{ "bad_values", bad_values },
-	{ "a_signal_tells_what_is_left", a_signal_tells_what_is_left },
+    {"by_main", by_main},
+    {"by_a_thread", by_a_thread},
+    {"many_sleep_at_once", many_sleep_at_once},
+    {"sleepers_are_parked", sleepers_are_parked},
+    {"bad_values", bad_values},
+    {"a_signal_tells_what_is_left", a_signal_tells_what_is_left},
 };
 
 TEST_MAIN(cases)

@@ -69,8 +69,8 @@ static void holder_sleeps(void)
 }
 
 static const struct test_case cases[] = {
-	{ "excludes", excludes },
-	{ "holder_sleeps", holder_sleeps },
+    {"excludes", excludes},
+    {"holder_sleeps", holder_sleeps},
 };
 
 TEST_MAIN(cases)

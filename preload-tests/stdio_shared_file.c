@@ -27,12 +27,11 @@ static void *write_lines(void *arg)
 	char line[100];
 
 	for (int n = 0; n < lines; n++) {
-		int len = snprintf(line, sizeof line, "w%03d n%04d %06x %.*s", w, n, check_sum(w, n), n % 40,
-				   "........................................");
+		int len =
+		    snprintf(line, sizeof line, "w%03d n%04d %06x %.*s", w, n, check_sum(w, n),
+			     n % 40, "........................................");
 		switch ((w + n) % 5) {
-		case 0:
-			CHECK_EQ(fprintf(file, "%s\n", line), len + 1);
-			break;
+		case 0: CHECK_EQ(fprintf(file, "%s\n", line), len + 1); break;
 		case 1:
 			flockfile(file);
 			CHECK(fputs(line, file) >= 0);
@@ -44,8 +43,9 @@ static void *write_lines(void *arg)
 			CHECK_EQ(fwrite(line, 1, len + 1, file), len + 1);
 			break;
 		case 3:
-			CHECK_EQ(fprintf(file, "w%03d n%04d %06x %.*s\n", w, n, check_sum(w, n), n % 40,
-					 "........................................"), len + 1);
+			CHECK_EQ(fprintf(file, "w%03d n%04d %06x %.*s\n", w, n, check_sum(w, n),
+					 n % 40, "........................................"),
+				 len + 1);
 			break;
 		case 4:
 			flockfile(file);
@@ -95,8 +95,9 @@ static void write_and_check(int how_buffered, size_t size)
 		int w, n, end = 0;
 		unsigned sum;
 		count++;
-		if (sscanf(line, "w%3d n%4d %6x%n", &w, &n, &sum, &end) != 3 || w >= writers || n >= lines ||
-		    sum != check_sum(w, n) || (int)strlen(line) != end + 1 + n % 40 + 1 || seen[w][n]++) {
+		if (sscanf(line, "w%3d n%4d %6x%n", &w, &n, &sum, &end) != 3 || w >= writers ||
+		    n >= lines || sum != check_sum(w, n) ||
+		    (int)strlen(line) != end + 1 + n % 40 + 1 || seen[w][n]++) {
 			FAIL("line %ld is damaged or there twice: %s", count, line);
 			if (test_failures > 20)
 				break;
@@ -145,11 +146,9 @@ static void while_preempted(void)
 }
 
 static const struct test_case cases[] = {
-	{ "fully_buffered", fully_buffered },
-	{ "small_buffer", small_buffer },
-	{ "line_buffered", line_buffered },
-	{ "unbuffered", unbuffered },
-	{ "while_preempted", while_preempted },
+    {"fully_buffered", fully_buffered},   {"small_buffer", small_buffer},
+    {"line_buffered", line_buffered},     {"unbuffered", unbuffered},
+    {"while_preempted", while_preempted},
 };
 
 TEST_MAIN(cases)

@@ -159,10 +159,10 @@ static void flockfile_over_a_sleep(void)
 }
 
 static const struct test_case cases[] = {
-	{ "fgets_waits", fgets_waits },
-	{ "many_readers_of_one_file", many_readers_of_one_file },
-	{ "many_printers_to_one_file", many_printers_to_one_file },
-	{ "flockfile_over_a_sleep", flockfile_over_a_sleep },
+    {"fgets_waits", fgets_waits},
+    {"many_readers_of_one_file", many_readers_of_one_file},
+    {"many_printers_to_one_file", many_printers_to_one_file},
+    {"flockfile_over_a_sleep", flockfile_over_a_sleep},
 };
 
 TEST_MAIN(cases)

@@ -51,7 +51,7 @@ static void *stuck_in_futex(void *arg)
 
 static void *stuck_in_nanosleep(void *arg)
 {
-	struct timespec ts = { 0, 400000000 };
+	struct timespec ts = {0, 400000000};
 	int64_t start = now_ns();
 
 	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
@@ -225,7 +225,7 @@ static void futex_by_syscall_function(void)
 	for (int i = 0; i < STUCK; i++)
 		join(t[i]);
 	int w = 0;
-	struct timespec ts = { 0, 20000000 };
+	struct timespec ts = {0, 20000000};
 	int64_t start = now_ns();
 	CHECK_ERRNO(syscall(SYS_futex, &w, FUTEX_WAIT_PRIVATE, 0, &ts, NULL, 0), ETIMEDOUT);
 	CHECK(now_ns() - start >= 20000000);
@@ -235,12 +235,12 @@ static void futex_by_syscall_function(void)
 }
 
 static const struct test_case cases[] = {
-	{ "in_read", in_read },
-	{ "in_futex", in_futex },
-	{ "in_nanosleep", in_nanosleep },
-	{ "main_in_read", main_in_read },
-	{ "chain_of_reads", chain_of_reads },
-	{ "futex_by_syscall_function", futex_by_syscall_function },
+    {"in_read", in_read},
+    {"in_futex", in_futex},
+    {"in_nanosleep", in_nanosleep},
+    {"main_in_read", main_in_read},
+    {"chain_of_reads", chain_of_reads},
+    {"futex_by_syscall_function", futex_by_syscall_function},
 };
 
 TEST_MAIN(cases)

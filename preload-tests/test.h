@@ -52,7 +52,7 @@ static const char *test_skipped;
 
 static inline enum test_mode test_mode(void)
 {
-	static const char *const names[] = { "plain", "p1", "pN", "storm" };
+	static const char *const names[] = {"plain", "p1", "pN", "storm"};
 	const char *mode = getenv("GOSHIM_TEST_MODE");
 
 	for (unsigned i = 0; mode && i < COUNT(names); i++)
@@ -94,61 +94,62 @@ __attribute__((format(printf, 1, 2))) static inline void say(const char *fmt, ..
 }
 
 /* Counts a failure; the first dozen of a process are printed. */
-#define FAIL(...)                                                                                                      \
-	do {                                                                                                           \
-		if (__atomic_add_fetch(&test_failures, 1, __ATOMIC_RELAXED) <= 12) {                                   \
-			char why_[512];                                                                                \
-			snprintf(why_, sizeof why_, __VA_ARGS__);                                                      \
-			say("%s:%d: %s", __FILE__, __LINE__, why_);                                                    \
-		}                                                                                                      \
+#define FAIL(...)                                                                    \
+	do {                                                                         \
+		if (__atomic_add_fetch(&test_failures, 1, __ATOMIC_RELAXED) <= 12) { \
+			char why_[512];                                              \
+			snprintf(why_, sizeof why_, __VA_ARGS__);                    \
+			say("%s:%d: %s", __FILE__, __LINE__, why_);                  \
+		}                                                                    \
 	} while (0)
 
-#define CHECK(cond)                                                                                                    \
-	do {                                                                                                           \
-		if (!(cond))                                                                                           \
-			FAIL("%s", #cond);                                                                             \
+#define CHECK(cond)                        \
+	do {                               \
+		if (!(cond))               \
+			FAIL("%s", #cond); \
 	} while (0)
 
-#define CHECK_EQ(got, want)                                                                                            \
-	do {                                                                                                           \
-		long long got_ = (long long)(got), want_ = (long long)(want);                                          \
-		if (got_ != want_)                                                                                     \
-			FAIL("%s is %lld, not %s (%lld)", #got, got_, #want, want_);                                   \
+#define CHECK_EQ(got, want)                                                          \
+	do {                                                                         \
+		long long got_ = (long long)(got), want_ = (long long)(want);        \
+		if (got_ != want_)                                                   \
+			FAIL("%s is %lld, not %s (%lld)", #got, got_, #want, want_); \
 	} while (0)
 
 /* A call that reports failure as -1 and errno. */
-#define CHECK_ERRNO(call, want)                                                                                        \
-	do {                                                                                                           \
-		errno = 0;                                                                                             \
-		long long ret_ = (long long)(call);                                                                    \
-		int err_ = errno;                                                                                      \
-		if (ret_ != -1 || err_ != (want))                                                                      \
-			FAIL("%s returns %lld with errno %d, not -1 with %s", #call, ret_, err_, #want);               \
+#define CHECK_ERRNO(call, want)                                                                  \
+	do {                                                                                     \
+		errno = 0;                                                                       \
+		long long ret_ = (long long)(call);                                              \
+		int err_ = errno;                                                                \
+		if (ret_ != -1 || err_ != (want))                                                \
+			FAIL("%s returns %lld with errno %d, not -1 with %s", #call, ret_, err_, \
+			     #want);                                                             \
 	} while (0)
 
 /* What the rest of the test cannot do without: ends the process at once, threads or not. */
-#define REQUIRE(cond)                                                                                                  \
-	do {                                                                                                           \
-		if (!(cond)) {                                                                                         \
-			say("%s:%d: required: %s (errno %d)", __FILE__, __LINE__, #cond, errno);                       \
-			_exit(1);                                                                                      \
-		}                                                                                                      \
+#define REQUIRE(cond)                                                                            \
+	do {                                                                                     \
+		if (!(cond)) {                                                                   \
+			say("%s:%d: required: %s (errno %d)", __FILE__, __LINE__, #cond, errno); \
+			_exit(1);                                                                \
+		}                                                                                \
 	} while (0)
 
-#define REQUIRE_OK(call)                                                                                               \
-	do {                                                                                                           \
-		int rc_ = (call);                                                                                      \
-		if (rc_ != 0) {                                                                                        \
-			say("%s:%d: %s returns %d", __FILE__, __LINE__, #call, rc_);                                   \
-			_exit(1);                                                                                      \
-		}                                                                                                      \
+#define REQUIRE_OK(call)                                                             \
+	do {                                                                         \
+		int rc_ = (call);                                                    \
+		if (rc_ != 0) {                                                      \
+			say("%s:%d: %s returns %d", __FILE__, __LINE__, #call, rc_); \
+			_exit(1);                                                    \
+		}                                                                    \
 	} while (0)
 
 /* Leaves a case that cannot be tried here; a program whose cases were all skipped exits 77. */
-#define SKIP_CASE(why)                                                                                                 \
-	do {                                                                                                           \
-		test_skipped = (why);                                                                                  \
-		return;                                                                                                \
+#define SKIP_CASE(why)                \
+	do {                          \
+		test_skipped = (why); \
+		return;               \
 	} while (0)
 
 static inline int64_t now_ns(void)
@@ -166,7 +167,7 @@ static inline int64_t now_ms(void)
 
 static inline void sleep_ms(long ms)
 {
-	struct timespec ts = { ms / 1000, ms % 1000 * 1000000 };
+	struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
 
 	while (nanosleep(&ts, &ts) != 0 && errno == EINTR)
 		;
@@ -256,7 +257,7 @@ static inline int in_child(int (*fn)(void))
 
 	REQUIRE(pid >= 0);
 	if (pid == 0) {
-		struct rlimit none = { 0, 0 };
+		struct rlimit none = {0, 0};
 
 		test_failures = 0;
 		setrlimit(RLIMIT_CORE, &none);
@@ -281,7 +282,7 @@ static inline void test_watchdog(int seconds)
 	pid_t pid = fork();
 	if (pid == 0) {
 		if (fork() == 0) {
-			struct pollfd pfd = { fds[0], POLLIN, 0 };
+			struct pollfd pfd = {fds[0], POLLIN, 0};
 
 			close(fds[1]);
 			if (poll(&pfd, 1, seconds * 1000) == 0 && kill(self, SIGKILL) == 0)
@@ -313,8 +314,8 @@ static inline int test_run(int argc, char **argv, const struct test_case *cases,
 		cases[i].run();
 		ran++;
 		if (test_failures != before) {
-			say("FAIL %s: %d checks failed (%lld ms)", cases[i].name, test_failures - before,
-			    (long long)(now_ms() - start));
+			say("FAIL %s: %d checks failed (%lld ms)", cases[i].name,
+			    test_failures - before, (long long)(now_ms() - start));
 		} else if (test_skipped) {
 			say("SKIP %s: %s", cases[i].name, test_skipped);
 			skipped++;
@@ -329,10 +330,10 @@ static inline int test_run(int argc, char **argv, const struct test_case *cases,
 	return skipped == ran ? 77 : 0;
 }
 
-#define TEST_MAIN(cases)                                                                                               \
-	int main(int argc, char **argv)                                                                                \
-	{                                                                                                              \
-		return test_run(argc, argv, cases, COUNT(cases));                                                      \
+#define TEST_MAIN(cases)                                          \
+	int main(int argc, char **argv)                           \
+	{                                                         \
+		return test_run(argc, argv, cases, COUNT(cases)); \
 	}
 
 #endif

@@ -78,7 +78,8 @@ static void *look_thread(void *arg)
 
 static void stack_sizes(void)
 {
-	static const size_t sizes[] = { 16 << 10, 17 << 10, 64 << 10, 256 << 10, 1 << 20, 8 << 20, 64 << 20 };
+	static const size_t sizes[] = {16 << 10, 17 << 10, 64 << 10, 256 << 10,
+				       1 << 20,  8 << 20,  64 << 20};
 
 	for (unsigned i = 0; i < COUNT(sizes); i++) {
 		pthread_attr_t attr;
@@ -95,7 +96,8 @@ static void stack_sizes(void)
 		REQUIRE_OK(pthread_create(&t, &attr, look_thread, &s));
 		join(t);
 		if (!s.inside)
-			FAIL("stack %p+%zu of a thread does not hold its local %p", s.addr, s.size, s.local);
+			FAIL("stack %p+%zu of a thread does not hold its local %p", s.addr, s.size,
+			     s.local);
 		if (s.size + 4096 < sizes[i])
 			FAIL("asked for %zu bytes of stack, got %zu", sizes[i], s.size);
 		CHECK_EQ(s.detach, PTHREAD_CREATE_JOINABLE);
@@ -120,9 +122,9 @@ static void stack_is_usable(void)
 	static const struct {
 		size_t stack, use;
 	} table[] = {
-		{ 64 << 10, 40 << 10 },
-		{ 1 << 20, 900 << 10 },
-		{ 64 << 20, 60 << 20 },
+	    {64 << 10, 40 << 10},
+	    {1 << 20, 900 << 10},
+	    {64 << 20, 60 << 20},
 	};
 
 	for (unsigned i = 0; i < COUNT(table); i++) {
@@ -139,7 +141,7 @@ static void stack_is_usable(void)
 
 static void guard_sizes(void)
 {
-	static const size_t guards[] = { 0, 1, 4096, 65536, 1 << 20 };
+	static const size_t guards[] = {0, 1, 4096, 65536, 1 << 20};
 
 	for (unsigned i = 0; i < COUNT(guards); i++) {
 		pthread_attr_t attr;
@@ -209,7 +211,8 @@ static void given_stack_freed_after_join(void)
 		pthread_attr_t attr;
 		pthread_t t;
 		struct seen s;
-		char *stack = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+		char *stack = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 
 		REQUIRE(stack != MAP_FAILED);
 		pthread_attr_init(&attr);
@@ -219,9 +222,11 @@ static void given_stack_freed_after_join(void)
 		munmap(stack, SIZE);
 		CHECK(s.inside);
 		if (s.addr != stack || s.size != SIZE)
-			FAIL("gave stack %p+%d, thread has %p+%zu", (void *)stack, SIZE, s.addr, s.size);
+			FAIL("gave stack %p+%d, thread has %p+%zu", (void *)stack, SIZE, s.addr,
+			     s.size);
 		if (s.local < stack || s.local >= stack + SIZE)
-			FAIL("gave stack %p+%d, thread ran at %p", (void *)stack, SIZE, (void *)s.local);
+			FAIL("gave stack %p+%d, thread ran at %p", (void *)stack, SIZE,
+			     (void *)s.local);
 		pthread_attr_destroy(&attr);
 	}
 }
@@ -284,16 +289,16 @@ static void default_attr(void)
 }
 
 static const struct test_case cases[] = {
-	{ "defaults", defaults },
-	{ "bad_values", bad_values },
-	{ "stack_sizes", stack_sizes },
-	{ "stack_is_usable", stack_is_usable },
-	{ "guard_sizes", guard_sizes },
-	{ "of_main", of_main },
-	{ "of_main_seen_by_a_thread", of_main_seen_by_a_thread },
-	{ "given_stack_freed_after_join", given_stack_freed_after_join },
-	{ "given_stacks_of_many", given_stacks_of_many },
-	{ "default_attr", default_attr },
+    {"defaults", defaults},
+    {"bad_values", bad_values},
+    {"stack_sizes", stack_sizes},
+    {"stack_is_usable", stack_is_usable},
+    {"guard_sizes", guard_sizes},
+    {"of_main", of_main},
+    {"of_main_seen_by_a_thread", of_main_seen_by_a_thread},
+    {"given_stack_freed_after_join", given_stack_freed_after_join},
+    {"given_stacks_of_many", given_stacks_of_many},
+    {"default_attr", default_attr},
 };
 
 TEST_MAIN(cases)

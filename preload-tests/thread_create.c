@@ -13,7 +13,7 @@ static void *plus_one(void *arg)
 
 static void value_in_and_out(void)
 {
-	static const intptr_t values[] = { 0, 1, -1, -2, 42, INTPTR_MAX - 1, INTPTR_MIN };
+	static const intptr_t values[] = {0, 1, -1, -2, 42, INTPTR_MAX - 1, INTPTR_MIN};
 
 	for (unsigned i = 0; i < COUNT(values); i++)
 		CHECK_EQ((intptr_t)join(spawn(plus_one, (void *)values[i])), values[i] + 1);
@@ -34,7 +34,8 @@ static void many_at_once(void)
 		for (int i = 0; i < N; i++)
 			t[i] = spawn(plus_one, (void *)(intptr_t)i);
 		for (int i = 0; i < N; i++)
-			CHECK_EQ((intptr_t)join(t[round & 1 ? i : N - 1 - i]), (round & 1 ? i : N - 1 - i) + 1);
+			CHECK_EQ((intptr_t)join(t[round & 1 ? i : N - 1 - i]),
+				 (round & 1 ? i : N - 1 - i) + 1);
 	}
 }
 
@@ -148,11 +149,9 @@ static void timedjoin(void)
 		long ms;
 		int want;
 	} table[] = {
-		{ CLOCK_REALTIME, -1000, ETIMEDOUT },
-		{ CLOCK_REALTIME, 30, ETIMEDOUT },
-		{ CLOCK_MONOTONIC, -1000, ETIMEDOUT },
-		{ CLOCK_MONOTONIC, 30, ETIMEDOUT },
-		{ CLOCK_PROCESS_CPUTIME_ID, 30, EINVAL },
+	    {CLOCK_REALTIME, -1000, ETIMEDOUT},     {CLOCK_REALTIME, 30, ETIMEDOUT},
+	    {CLOCK_MONOTONIC, -1000, ETIMEDOUT},    {CLOCK_MONOTONIC, 30, ETIMEDOUT},
+	    {CLOCK_PROCESS_CPUTIME_ID, 30, EINVAL},
 	};
 	pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 
@@ -198,7 +197,7 @@ static void are_goroutines(void)
 		pthread_mutex_t m;
 		pthread_cond_t c;
 		int here, go;
-	} s = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0 };
+	} s = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
 	pthread_t t[N];
 
 	for (int i = 0; i < N; i++)
@@ -217,18 +216,18 @@ static void are_goroutines(void)
 }
 
 static const struct test_case cases[] = {
-	{ "value_in_and_out", value_in_and_out },
-	{ "one_after_another", one_after_another },
-	{ "many_at_once", many_at_once },
-	{ "created_by_threads", created_by_threads },
-	{ "several_creators", several_creators },
-	{ "join_waits_for_the_end", join_waits_for_the_end },
-	{ "joined_by_another", joined_by_another },
-	{ "null_result_pointer", null_result_pointer },
-	{ "join_of_self_is_a_deadlock", join_of_self_is_a_deadlock },
-	{ "tryjoin", tryjoin },
-	{ "timedjoin", timedjoin },
-	{ "are_goroutines", are_goroutines },
+    {"value_in_and_out", value_in_and_out},
+    {"one_after_another", one_after_another},
+    {"many_at_once", many_at_once},
+    {"created_by_threads", created_by_threads},
+    {"several_creators", several_creators},
+    {"join_waits_for_the_end", join_waits_for_the_end},
+    {"joined_by_another", joined_by_another},
+    {"null_result_pointer", null_result_pointer},
+    {"join_of_self_is_a_deadlock", join_of_self_is_a_deadlock},
+    {"tryjoin", tryjoin},
+    {"timedjoin", timedjoin},
+    {"are_goroutines", are_goroutines},
 };
 
 TEST_MAIN(cases)

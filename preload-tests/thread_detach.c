@@ -94,10 +94,10 @@ static void detached_by_itself(void)
 }
 
 static const struct test_case cases[] = {
-	{ "created_detached", created_detached },
-	{ "detached_while_it_runs", detached_while_it_runs },
-	{ "detached_after_it_ended", detached_after_it_ended },
-	{ "detached_by_itself", detached_by_itself },
+    {"created_detached", created_detached},
+    {"detached_while_it_runs", detached_while_it_runs},
+    {"detached_after_it_ended", detached_after_it_ended},
+    {"detached_by_itself", detached_by_itself},
 };
 
 TEST_MAIN(cases)

@@ -31,7 +31,7 @@ static void *exit_deep(void *arg)
 
 static void from_deep_in_the_stack(void)
 {
-	static const int depths[] = { 0, 1, 100, 5000 };
+	static const int depths[] = {0, 1, 100, 5000};
 
 	for (unsigned i = 0; i < COUNT(depths); i++)
 		CHECK_EQ((intptr_t)join(spawn(exit_deep, (void *)(intptr_t)depths[i])), 123);
@@ -71,8 +71,8 @@ static void handlers_then_keys(void)
 }
 
 static const struct test_case cases[] = {
-	{ "from_deep_in_the_stack", from_deep_in_the_stack },
-	{ "handlers_then_keys", handlers_then_keys },
+    {"from_deep_in_the_stack", from_deep_in_the_stack},
+    {"handlers_then_keys", handlers_then_keys},
 };
 
 TEST_MAIN(cases)

@@ -103,7 +103,7 @@ static void address_space(void)
 
 static void stack_too_large(void)
 {
-	static const size_t sizes[] = { 1ul << 46, 1ul << 47, 1ul << 60 };
+	static const size_t sizes[] = {1ul << 46, 1ul << 47, 1ul << 60};
 
 	for (unsigned i = 0; i < COUNT(sizes); i++) {
 		pthread_attr_t attr;
@@ -143,7 +143,7 @@ static void guard_too_large(void)
 /* No more processes or threads for this user: kernel threads run out, goroutines need not. */
 static int no_more_processes(void)
 {
-	struct rlimit rl = { 20, 20 };
+	struct rlimit rl = {20, 20};
 
 	if (setgid(54321) != 0 || setuid(54321) != 0)
 		return 77;
@@ -167,10 +167,10 @@ static void process_limit(void)
 }
 
 static const struct test_case cases[] = {
-	{ "stack_too_large", stack_too_large },
-	{ "guard_too_large", guard_too_large },
-	{ "process_limit", process_limit },
-	{ "address_space", address_space },
+    {"stack_too_large", stack_too_large},
+    {"guard_too_large", guard_too_large},
+    {"process_limit", process_limit},
+    {"address_space", address_space},
 };
 
 TEST_MAIN(cases)

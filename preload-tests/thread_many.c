@@ -110,12 +110,14 @@ static void three_rounds(void)
 		}
 		say("%d threads blocked in %lld ms, released and joined in %lld ms; RSS %ld KiB, blocked %ld KiB, "
 		    "after %ld KiB",
-		    n, (long long)(blocked - start), (long long)(joined - blocked), before, peak, after[round]);
+		    n, (long long)(blocked - start), (long long)(joined - blocked), before, peak,
+		    after[round]);
 	}
 	if (after[2] > before + 32 * 1024)
 		FAIL("RSS %ld KiB before, %ld KiB after three rounds", before, after[2]);
 	if (after[2] > after[0] + 8 * 1024)
-		FAIL("RSS grows from round to round: %ld, %ld, %ld KiB", after[0], after[1], after[2]);
+		FAIL("RSS grows from round to round: %ld, %ld, %ld KiB", after[0], after[1],
+		     after[2]);
 	free(t);
 }
 
@@ -132,7 +134,7 @@ static void *touch(void *arg)
 
 static void cycles_do_not_grow(void)
 {
-	long rss[2] = { 0 };
+	long rss[2] = {0};
 
 	for (int phase = 0; phase < 2; phase++) {
 		for (int i = 0; i < scale(2000, 50000); i++)
@@ -144,8 +146,8 @@ static void cycles_do_not_grow(void)
 }
 
 static const struct test_case cases[] = {
-	{ "cycles_do_not_grow", cycles_do_not_grow },
-	{ "three_rounds", three_rounds },
+    {"cycles_do_not_grow", cycles_do_not_grow},
+    {"three_rounds", three_rounds},
 };
 
 TEST_MAIN(cases)

@@ -116,13 +116,13 @@ static const struct {
 	int (*fn)(void);
 	int told; /* the library must say so */
 } table[] = {
-	{ "8 MiB", overflow_default, 1 },
-	{ "64 KiB", overflow_small, 1 },
-	{ "among others", overflow_among_others, 1 },
-	{ "of main", overflow_main, 0 },
-	{ "of main with threads", overflow_main_with_threads, 0 },
-	{ "null pointer", fault_in_thread, 0 },
-	{ "wild pointer", wild_in_thread, 0 },
+    {"8 MiB", overflow_default, 1},
+    {"64 KiB", overflow_small, 1},
+    {"among others", overflow_among_others, 1},
+    {"of main", overflow_main, 0},
+    {"of main with threads", overflow_main_with_threads, 0},
+    {"null pointer", fault_in_thread, 0},
+    {"wild pointer", wild_in_thread, 0},
 };
 
 static int fds[2];
@@ -148,13 +148,15 @@ static void deaths(void)
 		close(fds[0]);
 		text[len] = '\0';
 		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSEGV)
-			FAIL("%s: wait status %#x, not death by SIGSEGV", table[which].name, status);
+			FAIL("%s: wait status %#x, not death by SIGSEGV", table[which].name,
+			     status);
 		int lines = 0;
 		for (char *p = text; (p = strchr(p, '\n')); p++)
 			lines++;
 		int told = strstr(text, "goroutine") && strstr(text, "stack overflow");
 		if (under_shim() && table[which].told && (!told || lines != 1))
-			FAIL("%s: %d lines, not one naming the goroutine: %.200s", table[which].name, lines, text);
+			FAIL("%s: %d lines, not one naming the goroutine: %.200s",
+			     table[which].name, lines, text);
 		if (!table[which].told && told)
 			FAIL("%s: called a stack overflow: %.200s", table[which].name, text);
 		if (!under_shim() && lines != 0)
@@ -163,8 +165,8 @@ static void deaths(void)
 }
 
 static const struct test_case cases[] = {
-	{ "deep_recursion_fits", deep_recursion_fits },
-	{ "deaths", deaths },
+    {"deep_recursion_fits", deep_recursion_fits},
+    {"deaths", deaths},
 };
 
 TEST_MAIN(cases)

@@ -111,6 +111,7 @@ static void *burn(void *arg)
 	while (now_ns() < end)
 		for (int i = 0; i < 1000; i++)
 			x += i;
+	CHECK(x > 0);
 	CHECK_EQ(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts), 0);
 	(void)arg;
 	return NULL;
@@ -129,10 +130,10 @@ static void cpu_clock_exists(void)
 }
 
 static const struct test_case cases[] = {
-	{ "distinct_and_stable", distinct_and_stable },
-	{ "known_to_the_creator", known_to_the_creator },
-	{ "names", names },
-	{ "cpu_clock_exists", cpu_clock_exists },
+    {"distinct_and_stable", distinct_and_stable},
+    {"known_to_the_creator", known_to_the_creator},
+    {"names", names},
+    {"cpu_clock_exists", cpu_clock_exists},
 };
 
 TEST_MAIN(cases)

@@ -29,7 +29,10 @@ template <typename F> static void in_threads(F f, int n = THREADS)
 }
 
 struct YieldOnExit {
-	~YieldOnExit() { sched_yield(); }
+	~YieldOnExit()
+	{
+		sched_yield();
+	}
 };
 
 static void throw_from(int depth, int id)
@@ -94,7 +97,7 @@ static void uncaught_count_follows()
 		for (int i = 0; i < ROUNDS; i++) {
 			int seen = -1;
 			try {
-				CountsUncaught c{ &seen };
+				CountsUncaught c{&seen};
 				throw 1;
 			} catch (int) {
 			}
@@ -109,7 +112,10 @@ struct Local {
 	pthread_t owner = pthread_self();
 	std::string text = "constructed";
 	std::vector<int> numbers;
-	Local() { made++; }
+	Local()
+	{
+		made++;
+	}
 	~Local()
 	{
 		sched_yield();
@@ -147,7 +153,9 @@ static thread_local std::string *order;
 
 struct Note {
 	char c;
-	explicit Note(char ch) : c(ch) {}
+	explicit Note(char ch) : c(ch)
+	{
+	}
 	~Note()
 	{
 		if (order)
@@ -160,7 +168,9 @@ static void destructor_order()
 	static pthread_key_t key;
 	std::string seen;
 
-	REQUIRE_OK(pthread_key_create(&key, [](void *p) { static_cast<std::string *>(p)->push_back('k'); }));
+	REQUIRE_OK(pthread_key_create(&key, [](void *p) {
+		static_cast<std::string *>(p)->push_back('k');
+	}));
 	std::thread([&seen] {
 		order = &seen;
 		pthread_setspecific(key, &seen);
@@ -266,7 +276,10 @@ static void standard_library()
 static std::atomic<int> unwound;
 
 struct CountUnwound {
-	~CountUnwound() { unwound++; }
+	~CountUnwound()
+	{
+		unwound++;
+	}
 };
 
 static void *exit_through_frames(void *arg)
@@ -318,14 +331,14 @@ static void uncaught_ends_the_process()
 }
 
 static const struct test_case cases[] = {
-	{ "exceptions", exceptions },
-	{ "uncaught_count_follows", uncaught_count_follows },
-	{ "thread_locals", thread_locals },
-	{ "destructor_order", destructor_order },
-	{ "static_locals_once", static_locals_once },
-	{ "standard_library", standard_library },
-	{ "unwinding", unwinding },
-	{ "uncaught_ends_the_process", uncaught_ends_the_process },
+    {"exceptions", exceptions},
+    {"uncaught_count_follows", uncaught_count_follows},
+    {"thread_locals", thread_locals},
+    {"destructor_order", destructor_order},
+    {"static_locals_once", static_locals_once},
+    {"standard_library", standard_library},
+    {"unwinding", unwinding},
+    {"uncaught_ends_the_process", uncaught_ends_the_process},
 };
 
 TEST_MAIN(cases)

@@ -12,8 +12,8 @@ static const struct {
 	const char *file;
 	int initial;
 } modules[] = {
-	{ "module_dynamic.so", 11 },
-	{ "module_initial.so", 22 },
+    {"module_dynamic.so", 11},
+    {"module_initial.so", 22},
 };
 
 static unsigned which;
@@ -165,9 +165,9 @@ static void at_once(void)
 }
 
 static const struct test_case cases[] = {
-	{ "load_among_threads", load_among_threads },
-	{ "load_by_threads", load_by_threads },
-	{ "at_once", at_once },
+    {"load_among_threads", load_among_threads},
+    {"load_by_threads", load_by_threads},
+    {"at_once", at_once},
 };
 
 TEST_MAIN(cases)

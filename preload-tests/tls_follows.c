@@ -115,8 +115,8 @@ static void *malloc_thread(void *arg)
 {
 	int id = (int)(intptr_t)arg;
 	unsigned seed = id;
-	unsigned char *p[100] = { NULL };
-	size_t size[100] = { 0 };
+	unsigned char *p[100] = {NULL};
+	size_t size[100] = {0};
 
 	pthread_barrier_wait(&all);
 	for (int i = 0; i < ROUNDS * 30; i++) {
@@ -311,7 +311,8 @@ static void *resolver_thread(void *arg)
 
 	pthread_barrier_wait(&all);
 	for (int i = 0; i < 5; i++) {
-		struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *res = NULL;
+		struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM},
+				*res = NULL;
 		char port[16], host[50], serv[20];
 
 		snprintf(port, sizeof port, "%d", 1000 + id);
@@ -321,15 +322,16 @@ static void *resolver_thread(void *arg)
 			return NULL;
 		}
 		move(i);
-		rc = getnameinfo(res->ai_addr, res->ai_addrlen, host, sizeof host, serv, sizeof serv,
-				 NI_NUMERICHOST | NI_NUMERICSERV);
+		rc = getnameinfo(res->ai_addr, res->ai_addrlen, host, sizeof host, serv,
+				 sizeof serv, NI_NUMERICHOST | NI_NUMERICSERV);
 		CHECK_EQ(rc, 0);
 		CHECK(strcmp(host, "127.0.0.1") == 0);
 		CHECK(strcmp(serv, port) == 0);
 		freeaddrinfo(res);
 		/* Sets h_errno, which is the thread's as well. */
-		CHECK(getaddrinfo("999.999.999.999", NULL, &(struct addrinfo){ .ai_flags = AI_NUMERICHOST }, &res) ==
-		      EAI_NONAME);
+		CHECK(getaddrinfo("999.999.999.999", NULL,
+				  &(struct addrinfo){.ai_flags = AI_NUMERICHOST},
+				  &res) == EAI_NONAME);
 		h_errno = id;
 		move(i + 1);
 		CHECK_EQ(h_errno, id);
@@ -364,15 +366,15 @@ static void reused_blocks_are_new(void)
 }
 
 static const struct test_case cases[] = {
-	{ "errno_is_the_threads", errno_is_the_threads },
-	{ "variables_are_the_threads", variables_are_the_threads },
-	{ "malloc_under_migration", malloc_under_migration },
-	{ "strings_and_numbers", strings_and_numbers },
-	{ "locale_is_the_threads", locale_is_the_threads },
-	{ "keys_are_the_threads", keys_are_the_threads },
-	{ "owners_are_threads", owners_are_threads },
-	{ "resolver_in_threads", resolver_in_threads },
-	{ "reused_blocks_are_new", reused_blocks_are_new },
+    {"errno_is_the_threads", errno_is_the_threads},
+    {"variables_are_the_threads", variables_are_the_threads},
+    {"malloc_under_migration", malloc_under_migration},
+    {"strings_and_numbers", strings_and_numbers},
+    {"locale_is_the_threads", locale_is_the_threads},
+    {"keys_are_the_threads", keys_are_the_threads},
+    {"owners_are_threads", owners_are_threads},
+    {"resolver_in_threads", resolver_in_threads},
+    {"reused_blocks_are_new", reused_blocks_are_new},
 };
 
 TEST_MAIN(cases)

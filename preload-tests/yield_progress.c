@@ -82,9 +82,9 @@ static void sleepers_among_yielders(void)
 }
 
 static const struct test_case cases[] = {
-	{ "round_robin", round_robin },
-	{ "main_yields_to_new_threads", main_yields_to_new_threads },
-	{ "sleepers_among_yielders", sleepers_among_yielders },
+    {"round_robin", round_robin},
+    {"main_yields_to_new_threads", main_yields_to_new_threads},
+    {"sleepers_among_yielders", sleepers_among_yielders},
 };
 
 TEST_MAIN(cases)

@@ -22,7 +22,7 @@ enum { LARGEST = 3000 };
 
 struct conn {
 	int fd;
-	uint32_t seed;	 /* of the message under way */
+	uint32_t seed; /* of the message under way */
 	int size, sent, got;
 	uint32_t out, in; /* generator states */
 	long messages;
@@ -96,7 +96,7 @@ static int pull(struct conn *c)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 
 	if (argc != 4) {
 		fprintf(stderr, "usage: echo_client PORT CONNECTIONS SECONDS\n");
@@ -116,7 +116,7 @@ int main(int argc, char **argv)
 			return 1;
 		}
 		c->seed = (uint32_t)i * 2654435761u + 1;
-		struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
+		struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
 		epoll_ctl(ep, EPOLL_CTL_ADD, c->fd, &ev);
 	}
 	printf("connected\n");
@@ -135,7 +135,8 @@ int main(int argc, char **argv)
 		if (k > 0)
 			last = t;
 		if (t - last > 20) {
-			fprintf(stderr, "echo_client: nothing came for 20 s on %d connections\n", open_now);
+			fprintf(stderr, "echo_client: nothing came for 20 s on %d connections\n",
+				open_now);
 			errors++;
 			break;
 		}
@@ -145,7 +146,8 @@ int main(int argc, char **argv)
 
 			if (state == 0) {
 				errors++;
-				fprintf(stderr, "echo_client: connection broken: %s\n", strerror(errno));
+				fprintf(stderr, "echo_client: connection broken: %s\n",
+					strerror(errno));
 				close(c->fd);
 				open_now--;
 			} else if (state == 2) {
@@ -166,7 +168,7 @@ int main(int argc, char **argv)
 		if (least < 0 || conns[i].messages < least)
 			least = conns[i].messages;
 	}
-	printf("connections=%d messages=%ld least=%ld bytes=%lld errors=%lld per_second=%.0f\n", n, messages, least,
-	       bytes, errors, messages / (now() - start));
+	printf("connections=%d messages=%ld least=%ld bytes=%lld errors=%lld per_second=%.0f\n", n,
+	       messages, least, bytes, errors, messages / (now() - start));
 	return errors != 0 || least < 1;
 }

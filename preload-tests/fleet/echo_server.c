@@ -74,9 +74,9 @@ static void *serve(void *arg)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof a;
-	struct sigaction sa = { .sa_handler = on_term };
+	struct sigaction sa = {.sa_handler = on_term};
 	pthread_attr_t attr;
 	int one = 1;
 
@@ -85,7 +85,8 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &sa, NULL);
 	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (bind(listener, (void *)&a, sizeof a) || listen(listener, 1024) || getsockname(listener, (void *)&a, &len)) {
+	if (bind(listener, (void *)&a, sizeof a) || listen(listener, 1024) ||
+	    getsockname(listener, (void *)&a, &len)) {
 		perror("echo_server");
 		return 1;
 	}
@@ -119,8 +120,8 @@ int main(int argc, char **argv)
 	pthread_mutex_lock(&lock);
 	while (stats.open > 0)
 		pthread_cond_wait(&none_open, &lock);
-	printf("accepted=%ld most=%ld reads=%ld bytes=%lld errors=%ld\n", stats.accepted, stats.most, stats.reads,
-	       stats.bytes, stats.errors);
+	printf("accepted=%ld most=%ld reads=%ld bytes=%lld errors=%ld\n", stats.accepted,
+	       stats.most, stats.reads, stats.bytes, stats.errors);
 	pthread_mutex_unlock(&lock);
 	return stats.errors != 0;
 }
