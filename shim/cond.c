@@ -57,8 +57,10 @@ enum { FlagShared = 1, FlagMonotonic = 2 }; /* as pthread_cond_init sets them */
 
 typedef struct CondWait {
 	Cond *c;
+	Mutex *m;
 	uint32_t ticket;
 	bool consumed; /* giving up found a credit */
+	bool waiting;  /* has drawn a ticket that is not over, and m is unlocked */
 } CondWait;
 
 static inline bool before(uint32_t a, uint32_t b)
@@ -234,20 +236,36 @@ static int stay(CondWait *w, int64_t deadline)
 	return r == -EAGAIN ? 0 : r;
 }
 
+/* A thread that is cancelled or exits uses up no signal that others wait for. */
+static void abandon(CondWait *w)
+{
+	if (giveup(w))
+		shim_pthread_cond_signal((pthread_cond_t *)w->c);
+}
+
+/* A signal handler has left by pthread_exit, or asynchronous cancellation acts. */
+static void unwound(CondWait *w)
+{
+	if (!w->waiting)
+		return;
+	abandon(w);
+	mutexcondlock(w->m);
+}
+
 static int condwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec *abs)
 {
 	if (unlikely(flagsof(c) & FlagShared))
 		return sharedwait(c, m, clock, abs);
 	testcancel();
 
-	CondWait w = {.c = c, .ticket = drawticket(c)};
+	__attribute__((cleanup(unwound))) CondWait w = {.c = c, .m = m, .ticket = drawticket(c)};
 	int64_t deadline = deadlineat(clock, abs);
 	int err = mutexcondunlock(m);
 	if (err) {
-		if (giveup(&w))
-			shim_pthread_cond_signal((pthread_cond_t *)c);
+		abandon(&w);
 		return err;
 	}
+	w.waiting = true;
 	for (;;) {
 		int r = stay(&w, deadline);
 		if (r == 0)
@@ -259,16 +277,11 @@ static int condwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec *a
 			break;
 		} else {
 			(void)sigdeliver(true);
-			if (!cancelwanted())
-				continue;
-			/* A cancelled thread uses up no signal that others wait for. */
-			if (giveup(&w))
-				shim_pthread_cond_signal((pthread_cond_t *)c);
-			mutexcondlock(m);
+			/* It unwinds through here. */
 			testcancel();
-			return 0;
 		}
 	}
+	w.waiting = false;
 	int lockerr = mutexcondlock(m);
 	return lockerr ? lockerr : err;
 }

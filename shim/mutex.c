@@ -250,28 +250,30 @@ static void sharedunlock(Mutex *m)
 	}
 }
 
-/* --- all that are not robust, PI or protected ----------------------------------- */
+/* --- owners ----------------------------------------------------------------------------- */
 
-static int acquire(Mutex *m, int kind, Limit limit)
+static inline int kindof(const Mutex *m)
 {
-	if (kind & KindShared)
-		return lock_atomic(m) ? 0 : sharedlock_slow(m, limit);
-	return lock_fast(m) ? 0 : lock_slow(m, limit);
+	return atomic_load_explicit(&m->kind, memory_order_relaxed);
 }
 
-static bool acquire_try(Mutex *m, int kind)
+/* Of our protocol, and without a check of the owner. */
+static inline bool isplain(int kind)
 {
-	if (kind & KindShared)
-		return lock_atomic(m);
-	return lock_fast(m) || lock_try(m, false);
+	return !(kind & ~KindElision);
 }
 
-static void release(Mutex *m, int kind)
+static inline bool isours(int kind)
 {
-	if (kind & KindShared)
-		sharedunlock(m);
-	else if (!unlock_fast(m))
-		unlock_slow(m);
+	return !(kind & ~(KindTypeMask | KindElision));
+}
+
+/* Normal or adaptive, shared between processes, and nothing else. */
+static inline bool isshared(int kind)
+{
+	int type = kind & KindTypeMask;
+	return (kind & ~(KindTypeMask | KindElision)) == KindShared &&
+	       (type == PTHREAD_MUTEX_NORMAL || type == PTHREAD_MUTEX_ADAPTIVE_NP);
 }
 
 static inline void setowner(Mutex *m, uint32_t tid)
@@ -284,18 +286,9 @@ static inline bool owned(Mutex *m)
 	return atomic_load_explicit(&m->owner, memory_order_relaxed) == selftid();
 }
 
-/* Does the kernel, or another process, have to know the owner? */
-static bool needskernel(int kind)
-{
-	if (!(kind & ~KindTypeMask))
-		return false;
-	int type = kind & KindTypeMask;
-	return (kind & ~(KindTypeMask | KindShared)) ||
-	       type == PTHREAD_MUTEX_RECURSIVE || type == PTHREAD_MUTEX_ERRORCHECK;
-}
-
-/* The holder locks again: 0 or an error; -1: it is not the holder, or has to wait for itself. */
-static int relock(Mutex *m, int kind)
+/* Its holder locks a mutex again: 0 or an error. -1: the caller is not the holder, or it is of
+ * the kinds that wait for themselves. */
+static inline int relock(Mutex *m, int kind)
 {
 	int type = kind & KindTypeMask;
 	if (type == PTHREAD_MUTEX_RECURSIVE && owned(m)) {
@@ -309,11 +302,13 @@ static int relock(Mutex *m, int kind)
 	return -1;
 }
 
-static void locked(Mutex *m, int kind)
+/* The caller has got the mutex. Its count matters for recursive ones only. */
+static inline int locked(Mutex *m, uint32_t users)
 {
 	setowner(m, selftid());
-	if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE)
-		m->count = 1;
+	m->count = 1;
+	m->nusers += users;
+	return 0;
 }
 
 /* --- the real functions ---------------------------------------------------------- */
@@ -346,113 +341,107 @@ static int wiredunlock(pthread_mutex_t *pm)
 	return err;
 }
 
-/* --- the interface ----------------------------------------------------------------- */
+/* --- the interface ----------------------------------------------------------------------- */
 
-static inline int kindof(const Mutex *m)
-{
-	return atomic_load_explicit(&m->kind, memory_order_relaxed);
-}
-
-/* What the lock functions have in common after their fast path. */
-static noinline_fn int lock_kinds(Mutex *m, Limit limit)
+/* All kinds. `users`: 1, or 0 for a condition wait, which has stayed a user. */
+static noinline_fn int lock_kinds(Mutex *m, Limit limit, uint32_t users)
 {
 	int kind = kindof(m);
-	if (kind < 0) /* destroyed */
+	int err;
+	if (likely(isours(kind))) {
+		err = relock(m, kind);
+		if (err >= 0)
+			return err;
+		err = lock_fast(m) ? 0 : lock_slow(m, limit);
+	} else if (kind < 0) { /* destroyed */
 		return EINVAL;
-	if (needskernel(kind))
+	} else if (isshared(kind)) {
+		err = lock_atomic(m) ? 0 : sharedlock_slow(m, limit);
+	} else {
 		return wiredlock((pthread_mutex_t *)m, limit, true);
-	int err = relock(m, kind);
-	if (err >= 0)
-		return err;
-	err = acquire(m, kind, limit);
-	if (err)
-		return err;
-	locked(m, kind);
-	m->nusers++;
+	}
+	return err ? err : locked(m, users);
+}
+
+/* The kinds that are not ours. */
+static noinline_fn int unlock_libc(Mutex *m, int kind, uint32_t users)
+{
+	if (kind < 0)
+		return EINVAL;
+	if (!isshared(kind))
+		return wiredunlock((pthread_mutex_t *)m);
+	setowner(m, 0);
+	m->nusers -= users;
+	sharedunlock(m);
+	return 0;
+}
+
+/* All kinds, for good or (users 0) for a condition wait. */
+static inline int unlock_kinds(Mutex *m, uint32_t users)
+{
+	int kind = kindof(m);
+	if (unlikely(!isplain(kind))) {
+		int type = kind & KindTypeMask;
+		if (!isours(kind))
+			return unlock_libc(m, kind, users);
+		/* Who unlocks a normal mutex that another holds unlocks it, as with libc. */
+		if (type != PTHREAD_MUTEX_ADAPTIVE_NP && !owned(m))
+			return EPERM;
+		if (type == PTHREAD_MUTEX_RECURSIVE && --m->count != 0)
+			return 0;
+	}
+	setowner(m, 0);
+	m->nusers -= users;
+	if (unlikely(!unlock_fast(m)))
+		unlock_slow(m);
 	return 0;
 }
 
 SHIM(int, pthread_mutex_lock, pthread_mutex_t *pm)
 {
 	Mutex *m = (Mutex *)pm;
-	if (likely(kindof(m) == PTHREAD_MUTEX_NORMAL) && likely(lock_fast(m))) {
-		setowner(m, selftid());
-		m->nusers++;
-		return 0;
+	int kind = kindof(m);
+	if (unlikely(!isplain(kind))) {
+		if (!isours(kind))
+			return lock_kinds(m, (Limit){0}, 1);
+		int err = relock(m, kind);
+		if (err >= 0)
+			return err;
 	}
-	return lock_kinds(m, (Limit){0});
+	return likely(lock_fast(m)) ? locked(m, 1) : lock_kinds(m, (Limit){0}, 1);
 }
 
 SHIM(int, pthread_mutex_clocklock, pthread_mutex_t *pm, clockid_t clock, const struct timespec *abs)
 {
 	if (!waitclock(clock))
 		return EINVAL;
-	return lock_kinds((Mutex *)pm, (Limit){clock, abs});
+	return lock_kinds((Mutex *)pm, (Limit){clock, abs}, 1);
 }
 
 SHIM(int, pthread_mutex_timedlock, pthread_mutex_t *pm, const struct timespec *abs)
 {
-	return lock_kinds((Mutex *)pm, (Limit){CLOCK_REALTIME, abs});
+	return lock_kinds((Mutex *)pm, (Limit){CLOCK_REALTIME, abs}, 1);
 }
 
 SHIM(int, pthread_mutex_trylock, pthread_mutex_t *pm)
 {
 	Mutex *m = (Mutex *)pm;
 	int kind = kindof(m);
+	if (likely(isours(kind))) {
+		if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE && owned(m))
+			return relock(m, kind);
+		return lock_fast(m) || lock_try(m, false) ? locked(m, 1) : EBUSY;
+	}
 	if (kind < 0)
 		return EINVAL;
-	if (unlikely(needskernel(kind)))
-		return wiredlock(pm, (Limit){0}, false);
-	if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE) {
-		int err = relock(m, kind);
-		if (err >= 0)
-			return err;
-	}
-	if (!acquire_try(m, kind))
-		return EBUSY;
-	locked(m, kind);
-	m->nusers++;
-	return 0;
-}
-
-/* Unlocks for good or for a condition wait (`users`: by how many nusers falls). */
-static noinline_fn int unlock_kinds(Mutex *m, uint32_t users)
-{
-	int kind = kindof(m);
-	if (kind < 0)
-		return EINVAL;
-	if (needskernel(kind))
-		return wiredunlock((pthread_mutex_t *)m);
-	switch (kind & KindTypeMask) {
-	case PTHREAD_MUTEX_RECURSIVE:
-		if (!owned(m))
-			return EPERM;
-		if (--m->count != 0)
-			return 0;
-		break;
-	case PTHREAD_MUTEX_ERRORCHECK:
-		if (!owned(m))
-			return EPERM;
-		break;
-	}
-	/* Whoever unlocks a normal mutex that another holds, unlocks it, as with libc. */
-	setowner(m, 0);
-	m->nusers -= users;
-	release(m, kind);
-	return 0;
+	if (isshared(kind))
+		return lock_atomic(m) ? locked(m, 1) : EBUSY;
+	return wiredlock(pm, (Limit){0}, false);
 }
 
 SHIM(int, pthread_mutex_unlock, pthread_mutex_t *pm)
 {
-	Mutex *m = (Mutex *)pm;
-	if (likely(kindof(m) == PTHREAD_MUTEX_NORMAL)) {
-		setowner(m, 0);
-		m->nusers--;
-		if (unlikely(!unlock_fast(m)))
-			unlock_slow(m);
-		return 0;
-	}
-	return unlock_kinds(m, 1);
+	return unlock_kinds((Mutex *)pm, 1);
 }
 
 int mutexcondunlock(Mutex *m)
@@ -462,17 +451,7 @@ int mutexcondunlock(Mutex *m)
 
 int mutexcondlock(Mutex *m)
 {
-	int kind = kindof(m);
-	if (kind < 0)
-		return EINVAL;
-	if (needskernel(kind))
-		return wiredlock((pthread_mutex_t *)m, (Limit){0}, true);
-	int err = relock(m, kind);
-	if (err >= 0)
-		return err;
-	acquire(m, kind, (Limit){0});
-	locked(m, kind);
-	return 0;
+	return lock_kinds(m, (Limit){0}, 0);
 }
 
 SHIM(int, pthread_mutex_consistent, pthread_mutex_t *pm)

@@ -82,6 +82,14 @@ static void postdone(void *arg, int woken, int left)
 		&s->data, &d, nd, memory_order_release, memory_order_relaxed));
 }
 
+static void timedoutdone(void *arg, int woken, int left)
+{
+	Sem *s = arg;
+	(void)woken;
+	if (!left)
+		atomic_fetch_and_explicit(&s->data, WAITER - 1, memory_order_relaxed);
+}
+
 /* 0, or an errno. Returns EINTR only when a handler without SA_RESTART has run. */
 static int wait_private(Sem *s, Limit limit)
 {
@@ -92,8 +100,10 @@ static int wait_private(Sem *s, Limit limit)
 		case 0:
 		case -EAGAIN: return 0;
 		case -ETIMEDOUT:
-			if (deadlinepassed(limit.clock, limit.abs))
+			if (deadlinepassed(limit.clock, limit.abs)) {
+				semaready(s, 0, NULL, timedoutdone, s, 0);
 				return ETIMEDOUT;
+			}
 			deadline = deadlineat(limit.clock, limit.abs);
 			break;
 		case -EINTR: {
@@ -180,25 +190,32 @@ SHIM(int, sem_timedwait, sem_t *ps, const struct timespec *abs)
 	return shim_sem_clockwait(ps, CLOCK_REALTIME, abs);
 }
 
+static noinline_fn int post_slow(Sem *s, uint64_t d)
+{
+	if (value(d) == SEM_VALUE_MAX) {
+		errno = EOVERFLOW;
+		return -1;
+	}
+	semaready(s, 1, NULL, postdone, s, 0);
+	return 0;
+}
+
+static noinline_fn int wakeshared(Sem *s)
+{
+	KEEP_ERRNO;
+	real.syscall(SYS_futex, futexof(s), FUTEX_WAKE, 1, NULL, NULL, 0);
+	return 0;
+}
+
 SHIM(int, sem_post, sem_t *ps)
 {
 	Sem *s = (Sem *)ps;
 	int shared = s->shared; /* after the post the object may be gone */
 	uint64_t d = atomic_load_explicit(&s->data, memory_order_relaxed);
 	do {
-		if (value(d) == SEM_VALUE_MAX) {
-			errno = EOVERFLOW;
-			return -1;
-		}
-		if (!shared && d >= WAITER) {
-			semaready(s, 1, NULL, postdone, s, 0);
-			return 0;
-		}
+		if (unlikely(value(d) == SEM_VALUE_MAX || (d >= WAITER && !shared)))
+			return post_slow(s, d);
 	} while (!atomic_compare_exchange_weak_explicit(
 		&s->data, &d, d + 1, memory_order_release, memory_order_relaxed));
-	if (shared && d >= WAITER) {
-		KEEP_ERRNO;
-		real.syscall(SYS_futex, futexof(s), FUTEX_WAKE, 1, NULL, NULL, 0);
-	}
-	return 0;
+	return unlikely(d >= WAITER) ? wakeshared(s) : 0;
 }

@@ -43,12 +43,14 @@ _Static_assert(offsetof(Mutex, nusers) == offsetof(pthread_mutex_t, __data.__nus
 enum {
 	KindTypeMask = 3, /* PTHREAD_MUTEX_NORMAL, _RECURSIVE, _ERRORCHECK, _ADAPTIVE_NP */
 	KindShared = 128,
+	KindElision = 256 | 512, /* hints; settype(NORMAL) sets one */
 };
 
 /* Our protocol, not libc's: private to the process, not robust, PI or priority protected. */
 static inline bool mutexisours(const Mutex *m)
 {
-	return !(atomic_load_explicit(&m->kind, memory_order_relaxed) & ~KindTypeMask);
+	return !(atomic_load_explicit(&m->kind, memory_order_relaxed) &
+		 ~(KindTypeMask | KindElision));
 }
 
 /*
