@@ -22,6 +22,21 @@
 
 /* A call that cannot wait: nobody takes the P meanwhile. */
 #define sysnow(nr, ...) sys6(nr, SIXARGS(__VA_ARGS__))
+/*
+ * The same for a question that the kernel answers with EINTR when a signal is
+ * under way, though there is nothing to wait for (poll): only the runtime's own signals
+ * do that to a goroutine.
+ */
+#define sysask(nr, ...) askagain(nr, SIXARGS(__VA_ARGS__))
+static inline long askagain(long nr, long a, long b, long c, long d, long e, long f)
+{
+	long r;
+
+	do
+		r = sys6(nr, a, b, c, d, e, f);
+	while (r == -EINTR);
+	return r;
+}
 /* A call that can, once: an -EINTR of it is for the caller to judge. */
 #define sysblock(nr, ...) blockingsyscall(nr, SIXARGS(__VA_ARGS__))
 /* The same to its end: what EINTR means is said by `how`. */

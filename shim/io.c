@@ -42,7 +42,7 @@ static int readiness(int fd, int mode)
 {
 	struct pollfd p = {fd, mode == PollRead ? POLLIN : POLLOUT, 0};
 
-	return sysnow(SYS_poll, &p, 1, 0) > 0 ? p.revents : 0;
+	return sysask(SYS_poll, &p, 1, 0) > 0 ? p.revents : 0;
 }
 
 /* After a part: has the rest failed already, the error being for the program's next call? */
@@ -133,7 +133,7 @@ long transfer(Op *op)
 				  op->a[5]);
 	if (op->mode == PollWrite && op->trynr >= 0) {
 		r = attempt(op);
-		if (r != -EAGAIN)
+		if (r != -EAGAIN && r != -EINTR)
 			return r;
 	}
 	for (;;) {

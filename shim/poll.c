@@ -35,14 +35,6 @@ struct Wait {
 	bool judged; /* the kernel has seen the memory that tickets() reads, or it reads none */
 };
 
-/* Waits for one of the tickets, or just for the time. */
-static long park(PollTicket *t, int n, int64_t deadline)
-{
-	if (n > 0)
-		return netpollwait(t, n, deadline, WaitIOPoll, ParkIntr);
-	return gosleep(deadline, ParkIntr);
-}
-
 static long waitfds(Wait *w, int64_t deadline)
 {
 	PollTicket t[NTICKET];
@@ -51,10 +43,8 @@ static long waitfds(Wait *w, int64_t deadline)
 	long r;
 
 	testcancel();
-	if (deadline == 0) {
-		r = w->ask(w, NULL, true);
-		return r == 0 && ginterrupted() && !intragain(EndsOnSignal) ? -EINTR : r;
-	}
+	if (deadline == 0)
+		return w->ask(w, NULL, true);
 	for (;;) {
 		if (inkernel || maywaitinkernel()) {
 			r = w->ask(w, timeleft(deadline, &ts), false);
@@ -70,7 +60,7 @@ static long waitfds(Wait *w, int64_t deadline)
 			}
 			if ((r = w->ask(w, NULL, true)) != 0)
 				return r;
-			r = park(t, n, deadline);
+			r = netpollwait(t, n, deadline, WaitIOPoll, ParkIntr);
 			if (r == 0)
 				continue;
 			if (r == -ETIMEDOUT)
@@ -95,6 +85,9 @@ static long waitmasked(Wait *w, int64_t deadline, const sigset_t *mask)
 	sigmaskswap(mask, &old);
 	long r = waitfds(w, deadline);
 
+	/* Without any wait, too, the mask lets in what was pending. */
+	if (r == 0 && sigpendingopen() && !intragain(EndsOnSignal))
+		r = -EINTR;
 	sigmaskswap(&old, NULL);
 	return r;
 }
@@ -139,7 +132,7 @@ enum {
 static long askpoll(Wait *w, struct timespec *timeout, bool now)
 {
 	if (now)
-		return sysnow(SYS_poll, w->a, w->b, 0);
+		return sysask(SYS_poll, w->a, w->b, 0);
 	return sysblock(SYS_ppoll, w->a, w->b, timeout, NULL, 8);
 }
 
@@ -208,7 +201,7 @@ SHIM(int, __ppoll_chk, struct pollfd *fds, nfds_t n, const struct timespec *time
 static long askepoll(Wait *w, struct timespec *timeout, bool now)
 {
 	if (now)
-		return sysnow(SYS_epoll_wait, w->a, w->b, w->c, 0);
+		return sysask(SYS_epoll_wait, w->a, w->b, w->c, 0);
 	if (!timeout)
 		return sysblock(SYS_epoll_wait, w->a, w->b, w->c, -1);
 	if (w->d >= 0) {
@@ -307,7 +300,7 @@ static long askselect(Wait *w, struct timespec *timeout, bool now)
 	if (w->sets)
 		resetsets(w->sets);
 	if (now)
-		return sysnow(SYS_pselect6, w->a, w->b, w->c, w->d, &zero, NULL);
+		return sysask(SYS_pselect6, w->a, w->b, w->c, w->d, &zero, NULL);
 	return sysblock(SYS_pselect6, w->a, w->b, w->c, w->d, timeout, NULL);
 }
 
