@@ -204,27 +204,38 @@ static bool nowaiters(Cond *c)
  * both without a gap in which a signal is lost; then the wait is cut into
  * short ones that return for no reason, as POSIX allows them to.
  */
+static int unjoinedwait(Mutex *m, clockid_t clock, const struct timespec *abs)
+{
+	int err = mutexcondunlock(m);
+	if (err)
+		return err;
+	gosleep(nanotime() + 1000000, 0);
+	if (abs && deadlineat(clock, abs) <= nanotime())
+		err = ETIMEDOUT;
+	mutexcondlock(m);
+	testcancel();
+	return err;
+}
+
+/* Also when cancellation unwinds the real function: handlers run outside. */
+static void leavenative(const int *unused)
+{
+	(void)unused;
+	bracketleave();
+	unwire();
+}
+
 static int sharedwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec *abs)
 {
-	int err;
-	if (mutexisours(m)) {
-		err = mutexcondunlock(m);
-		if (err)
-			return err;
-		gosleep(nanotime() + 1000000, 0);
-		err = abs && deadlineat(clock, abs) <= nanotime() ? ETIMEDOUT : 0;
-		mutexcondlock(m);
-		testcancel();
-		return err;
-	}
+	pthread_cond_t *pc = (pthread_cond_t *)c;
+	pthread_mutex_t *pm = (pthread_mutex_t *)m;
+	if (mutexisours(m))
+		return unjoinedwait(m, clock, abs);
+	wire(); /* libc's cancellation signals the kernel thread that the block names */
 	bracketenter();
-	if (abs)
-		err = real.pthread_cond_clockwait(
-			(pthread_cond_t *)c, (pthread_mutex_t *)m, clock, abs);
-	else
-		err = real.pthread_cond_wait((pthread_cond_t *)c, (pthread_mutex_t *)m);
-	bracketleave();
-	return err;
+	__attribute__((cleanup(leavenative), unused)) int native = 0;
+	return abs ? real.pthread_cond_clockwait(pc, pm, clock, abs) :
+		     real.pthread_cond_wait(pc, pm);
 }
 
 /* --- waiting ------------------------------------------------------------------------- */

@@ -33,17 +33,32 @@ static void finish(Once *once, uint32_t v)
 	semaready(once, INT_MAX, NULL, NULL, NULL, 0);
 }
 
-/* Runs when the initialiser returns (*once is NULL then) and when it is unwound. */
-static void interrupted(Once **once)
+/* The initialiser was unwound: once, though both ways of unwinding may call this. */
+static void interrupted(Once *volatile *running)
 {
-	if (*once)
-		finish(*once, 0);
+	Once *once = *running;
+	*running = NULL;
+	if (once)
+		finish(once, 0);
 }
 
+static void interrupted_compat(void *running)
+{
+	interrupted(running);
+}
+
+/*
+ * Exceptions, and cancellation through code with unwind tables, find the cleanup
+ * attribute. Cancellation of code without them jumps from handler to handler of libc's old
+ * list, so it has to be there as well (as in libc's own pthread_once).
+ */
 static void run(Once *once, void (*init)(void))
 {
-	__attribute__((cleanup(interrupted))) Once *running = once;
+	__attribute__((cleanup(interrupted))) Once *volatile running = once;
+	struct _pthread_cleanup_buffer buffer;
+	real._pthread_cleanup_push(&buffer, interrupted_compat, (void *)&running);
 	init();
+	real._pthread_cleanup_pop(&buffer, 0);
 	running = NULL;
 	finish(once, Done);
 }

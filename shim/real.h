@@ -65,6 +65,8 @@ struct __jmp_buf_tag;
 extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void),
 	void *dso);
 extern noreturn_fn void __pthread_unwind_next(__pthread_unwind_buf_t *buf);
+extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *buf, void (*fn)(void *), void *arg);
+extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *buf, int execute);
 
 /* (One per feature set of <signal.h>.) */
 extern int __xpg_sigpause(int sig);

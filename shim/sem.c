@@ -82,12 +82,18 @@ static void postdone(void *arg, int woken, int left)
 		&s->data, &d, nd, memory_order_release, memory_order_relaxed));
 }
 
-static void timedoutdone(void *arg, int woken, int left)
+static void leftdone(void *arg, int woken, int left)
 {
 	Sem *s = arg;
 	(void)woken;
 	if (!left)
 		atomic_fetch_and_explicit(&s->data, WAITER - 1, memory_order_relaxed);
+}
+
+/* A waiter has left the queue by itself: the last of them takes the mark away. */
+static void left(Sem *s)
+{
+	semaready(s, 0, NULL, leftdone, s, 0);
 }
 
 /* 0, or an errno. Returns EINTR only when a handler without SA_RESTART has run. */
@@ -101,12 +107,13 @@ static int wait_private(Sem *s, Limit limit)
 		case -EAGAIN: return 0;
 		case -ETIMEDOUT:
 			if (deadlinepassed(limit.clock, limit.abs)) {
-				semaready(s, 0, NULL, timedoutdone, s, 0);
+				left(s);
 				return ETIMEDOUT;
 			}
 			deadline = deadlineat(limit.clock, limit.abs);
 			break;
 		case -EINTR: {
+			left(s);
 			bool again = sigdeliver(!limit.abs);
 			testcancel();
 			if (!again)

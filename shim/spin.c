@@ -8,6 +8,8 @@
  */
 #include "sync.h"
 
+#include "signal.h"
+
 enum { Free = 1, Locked = 0 };
 
 /* Looks at the word before the P is given away; about as long as a yield takes. */
@@ -38,6 +40,8 @@ static noinline_fn int spin_slow(Spin *s)
 		}
 		if (getg()) {
 			gosched();
+			if (unlikely(ginterrupted()))
+				(void)sigdeliver(true);
 		} else {
 			KEEP_ERRNO;
 			real.syscall(SYS_sched_yield);
