@@ -157,6 +157,8 @@ G *runqsteal(P *pp, P *p2, bool stealrunnext)
 
 void globrunqputbatch_locked(G *head, G *tail, int32_t n)
 {
+	if (unlikely(n <= 0))
+		throw("globrunqputbatch: bad count");
 	tail->schedlink = NULL;
 	if (sched.runqtail)
 		sched.runqtail->schedlink = head;

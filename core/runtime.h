@@ -198,7 +198,8 @@ extern __thread G *goshim_g __attribute__((tls_model("initial-exec")));
 
 static inline P *getp(M *mp)
 {
-	return (P *)atomic_load_explicit(&mp->p, memory_order_relaxed);
+	/* Within a section the tag means that sysmon is about to undo its taking. */
+	return (P *)(atomic_load_explicit(&mp->p, memory_order_relaxed) & ~(uintptr_t)1);
 }
 
 /* The checks behind ON_G0 and NEEDS_P. */

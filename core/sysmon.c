@@ -162,7 +162,8 @@ static void poll(int64_t now)
 	if (last != 0 && last + POLLMAX < now && netpollanywaiters()) {
 		int32_t n = 0;
 		atomic_compare_exchange_strong(&sched.lastpoll, &last, now);
-		injectglist(netpoll(0, &n), n);
+		G *list = netpoll(0, &n);
+		injectglist(list, n);
 	}
 }
 

@@ -96,6 +96,8 @@ static void notetexts(void)
 
 /* --- kernel threads ----------------------------------------------------------------------- */
 
+static char comm[16]; /* the program's name, as the kernel has it */
+
 /* How a kernel thread of the runtime begins. */
 typedef struct Starter {
 	void (*fn)(void *);
@@ -106,6 +108,7 @@ static void *starthread(void *p)
 {
 	Starter s = *(Starter *)p;
 	free(p);
+	sys2(SYS_prctl, PR_SET_NAME, (long)comm); /* not the template's */
 	s.fn(s.arg);
 	return NULL;
 }
@@ -292,6 +295,7 @@ bool startsched(void)
 	forkinit();
 	rtsettings();
 	atomic_store(&template.step, 0);
+	sys2(SYS_prctl, PR_GET_NAME, (long)comm);
 	if (newthread(templatebody, NULL, &template.lo, &template.hi)) {
 		/* No memory, no processes: pthread_create fails with EAGAIN natively, too. */
 		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);

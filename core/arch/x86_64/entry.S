@@ -12,7 +12,6 @@
  * parent, and pushed again.
  */
 	.globl shim_vfork
-	.hidden shim_vfork
 	.type shim_vfork, @function
 shim_vfork:
 	.cfi_startproc
@@ -82,7 +81,6 @@ callonstack:
  * whether the mask was saved, then the mask.
  */
 	.globl shim___sigsetjmp
-	.hidden shim___sigsetjmp
 	.type shim___sigsetjmp, @function
 shim___sigsetjmp:
 	.cfi_startproc
@@ -123,7 +121,6 @@ shim___sigsetjmp:
 
 /* The other names: _setjmp saves no mask and is libc's; setjmp saves it. */
 	.globl shim_setjmp
-	.hidden shim_setjmp
 	.type shim_setjmp, @function
 shim_setjmp:
 	movl $1, %esi
