@@ -26,7 +26,7 @@ typedef struct Barrier {
 } Barrier;
 _Static_assert(sizeof(Barrier) == sizeof(pthread_barrier_t), "Barrier lies over pthread_barrier_t");
 _Static_assert(offsetof(Barrier, count) == 8 && offsetof(Barrier, shared) == 12,
-	"as struct pthread_barrier in libc");
+	       "as struct pthread_barrier in libc");
 
 /* On the stack of who waits, pointed to by its tag. */
 typedef struct Arrival {
@@ -80,7 +80,7 @@ SHIM(int, pthread_barrier_wait, pthread_barrier_t *pb)
 	}
 	Arrival a = {.b = b};
 	while (semapark(b, arrivecheck, goaway, &a, (uintptr_t)&a, WaitBarrier, FOREVER,
-		       ParkIntr) == -EINTR)
+			ParkIntr) == -EINTR)
 		(void)sigdeliver(true);
 	if (!a.last)
 		return 0;
@@ -98,7 +98,7 @@ SHIM(int, pthread_barrier_destroy, pthread_barrier_t *pb)
 		return r;
 	}
 	while (atomic_load_explicit(&b->gen, memory_order_relaxed) == forkgen &&
-		atomic_load_explicit(&b->away, memory_order_acquire) != 0)
+	       atomic_load_explicit(&b->away, memory_order_acquire) != 0)
 		gosleep(nanotime() + 50000, 0);
 	return 0;
 }

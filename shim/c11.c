@@ -47,7 +47,7 @@ SHIM(int, cnd_wait, cnd_t *c, mtx_t *m)
 SHIM(int, cnd_timedwait, cnd_t *restrict c, mtx_t *restrict m, const struct timespec *restrict abs)
 {
 	return thrdresult(
-		shim_pthread_cond_timedwait((pthread_cond_t *)c, (pthread_mutex_t *)m, abs));
+	    shim_pthread_cond_timedwait((pthread_cond_t *)c, (pthread_mutex_t *)m, abs));
 }
 
 SHIM(int, cnd_signal, cnd_t *c)

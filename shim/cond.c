@@ -76,8 +76,8 @@ static inline uint32_t flagsof(Cond *c)
 /* The lock of the queue orders all but the read of signal's fast path. */
 static inline void finished(Cond *c, uint32_t n)
 {
-	atomic_store_explicit(&c->fin,
-		atomic_load_explicit(&c->fin, memory_order_relaxed) + n, memory_order_release);
+	atomic_store_explicit(&c->fin, atomic_load_explicit(&c->fin, memory_order_relaxed) + n,
+			      memory_order_release);
 }
 
 /* Keeps credits < ngroup: when all of the group have one, they join those below. */
@@ -234,8 +234,8 @@ static int sharedwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec 
 	wire(); /* libc's cancellation signals the kernel thread that the block names */
 	bracketenter();
 	__attribute__((cleanup(leavenative), unused)) int native = 0;
-	return abs ? real.pthread_cond_clockwait(pc, pm, clock, abs) :
-		     real.pthread_cond_wait(pc, pm);
+	return abs ? real.pthread_cond_clockwait(pc, pm, clock, abs)
+		   : real.pthread_cond_wait(pc, pm);
 }
 
 /* --- waiting ------------------------------------------------------------------------- */
@@ -303,7 +303,7 @@ SHIM(int, pthread_cond_wait, pthread_cond_t *pc, pthread_mutex_t *pm)
 }
 
 SHIM(int, pthread_cond_timedwait, pthread_cond_t *pc, pthread_mutex_t *pm,
-	const struct timespec *abs)
+     const struct timespec *abs)
 {
 	if (!validtimespec(abs))
 		return EINVAL;
@@ -313,7 +313,7 @@ SHIM(int, pthread_cond_timedwait, pthread_cond_t *pc, pthread_mutex_t *pm,
 }
 
 SHIM(int, pthread_cond_clockwait, pthread_cond_t *pc, pthread_mutex_t *pm, clockid_t clock,
-	const struct timespec *abs)
+     const struct timespec *abs)
 {
 	if (!validtimespec(abs) || !waitclock(clock))
 		return EINVAL;
@@ -370,8 +370,8 @@ static pthread_cond_t *oldcond(pthread_cond_t *old)
 	pthread_cond_t *fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
 		return NULL;
-	if (atomic_compare_exchange_strong_explicit(
-		    p, &c, fresh, memory_order_acq_rel, memory_order_acquire))
+	if (atomic_compare_exchange_strong_explicit(p, &c, fresh, memory_order_acq_rel,
+						    memory_order_acquire))
 		return fresh;
 	free(fresh);
 	return c;

@@ -19,7 +19,7 @@ int64_t timespecns(const struct timespec *ts)
 	if (ts->tv_sec < 0)
 		return 0;
 	if (__builtin_mul_overflow((int64_t)ts->tv_sec, 1000000000, &ns) ||
-		__builtin_add_overflow(ns, (int64_t)ts->tv_nsec, &ns))
+	    __builtin_add_overflow(ns, (int64_t)ts->tv_nsec, &ns))
 		return INT64_MAX;
 	return ns;
 }

@@ -37,7 +37,7 @@ static int bitpick(void *arg, uint64_t tag)
 }
 
 static long futexwait(_Atomic uint32_t *word, uint32_t expected, int op,
-	const struct timespec *timeout, uint32_t bits)
+		      const struct timespec *timeout, uint32_t bits)
 {
 	FutexWait w = {word, expected};
 	bool relative = (op & FUTEX_CMD_MASK) == FUTEX_WAIT;
@@ -106,8 +106,8 @@ static int wakeop(_Atomic uint32_t *word, uint32_t code)
 	}
 }
 
-static long futexwakeop(
-	_Atomic uint32_t *word, int n, _Atomic uint32_t *word2, int n2, uint32_t code)
+static long futexwakeop(_Atomic uint32_t *word, int n, _Atomic uint32_t *word2, int n2,
+			uint32_t code)
 {
 	uint32_t all = FUTEX_BITSET_MATCH_ANY;
 	int holds = wakeop(word2, code);
@@ -120,7 +120,7 @@ static long futexwakeop(
 }
 
 static long futexrequeue(_Atomic uint32_t *word, int nwake, int nmove, _Atomic uint32_t *word2,
-	bool compare, uint32_t expected)
+			 bool compare, uint32_t expected)
 {
 	FutexWait w = {word, expected};
 	int moved = 0;
@@ -178,8 +178,7 @@ SHIM(long, syscall, long nr, ...)
 	case SYS_clone3:
 	case SYS_rt_sigreturn:
 	case SYS_exit:
-	case SYS_exit_group:
-		return real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	case SYS_exit_group: return real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 	}
 	entersyscall();
 	r = real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);

@@ -4,7 +4,7 @@
   gensyms.py header symbols.def     struct Real, declarations, EXPORT_* (symbols.h)
   gensyms.py table symbols.def      the resolver's table (symbols.inc)
   gensyms.py map symbols.def        the linker's version script
-  gensyms.py doc symbols.def SOURCES...       docs/symbols.md
+  gensyms.py doc symbols.def OUT SOURCES...   docs/symbols.md, to OUT
   gensyms.py check symbols.def LIBC LIBGOSHIM compare rows, installed libc and what we export
 """
 
@@ -247,10 +247,10 @@ def main(argv):
     if what == "check":
         return check(rows, argv[3], argv[4])
     if what == "doc":
-        lines = doc(rows, argv[3:])
+        with open(argv[3], "w") as out:
+            print("\n".join(doc(rows, argv[4:])), file=out)
     else:
-        lines = {"header": header, "table": table, "map": script}[what](rows)
-    print("\n".join(lines))
+        print("\n".join({"header": header, "table": table, "map": script}[what](rows)))
 
 
 main(sys.argv)

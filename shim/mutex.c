@@ -72,11 +72,16 @@ static inline bool singlethreaded(void)
 	return __libc_single_threaded;
 }
 
+static inline bool cas(Mutex *m, uint32_t *v, uint32_t nv, memory_order order)
+{
+	return atomic_compare_exchange_strong_explicit(&m->word, v, nv, order,
+						       memory_order_relaxed);
+}
+
 static inline bool lock_atomic(Mutex *m)
 {
 	uint32_t free = 0;
-	return atomic_compare_exchange_strong_explicit(
-		&m->word, &free, Locked, memory_order_acquire, memory_order_relaxed);
+	return cas(m, &free, Locked, memory_order_acquire);
 }
 
 /* Free to Locked, if it is all free. Not for shared ones, which another process may
@@ -98,8 +103,7 @@ static inline bool unlock_fast(Mutex *m)
 		atomic_store_explicit(&m->word, 0, memory_order_relaxed);
 		return true;
 	}
-	return atomic_compare_exchange_strong_explicit(
-		&m->word, &locked, 0, memory_order_release, memory_order_relaxed);
+	return cas(m, &locked, 0, memory_order_release);
 }
 
 /* word without the promise of a waiter, if it is ours or nobody's any more. */
@@ -115,8 +119,7 @@ static bool lockcheck(void *arg)
 	uint32_t v = atomic_load_explicit(&w->m->word, memory_order_relaxed);
 	for (;;) {
 		uint32_t nv = dropwoken(v, w->woken) | (v & Locked ? Waiters : Locked);
-		if (atomic_compare_exchange_weak_explicit(
-			    &w->m->word, &v, nv, memory_order_acquire, memory_order_relaxed)) {
+		if (cas(w->m, &v, nv, memory_order_acquire)) {
 			w->woken = false;
 			return v & Locked;
 		}
@@ -127,8 +130,7 @@ static bool lock_try(Mutex *m, bool woken)
 {
 	uint32_t v = atomic_load_explicit(&m->word, memory_order_relaxed);
 	while (!(v & Locked)) {
-		if (atomic_compare_exchange_weak_explicit(&m->word, &v, dropwoken(v, woken) | Locked,
-			    memory_order_acquire, memory_order_relaxed))
+		if (cas(m, &v, dropwoken(v, woken) | Locked, memory_order_acquire))
 			return true;
 	}
 	return false;
@@ -153,7 +155,8 @@ static noinline_fn int lock_slow(Mutex *m, Limit limit)
 			w.since = nanotime();
 			deadline = deadlineat(limit.clock, limit.abs);
 		}
-		switch (semapark(m, lockcheck, NULL, &w, (uintptr_t)&w, WaitMutex, deadline, flags)) {
+		int r = semapark(m, lockcheck, NULL, &w, (uintptr_t)&w, WaitMutex, deadline, flags);
+		switch (r) {
 		case 0:
 			if (w.granted)
 				return 0;
@@ -211,8 +214,7 @@ static noinline_fn void unlock_slow(Mutex *m)
 			semaready(m, 1, unlockpick, unlockdone, &u, 0);
 			return;
 		}
-		if (atomic_compare_exchange_weak_explicit(&m->word, &v, v & ~Locked,
-			    memory_order_release, memory_order_relaxed))
+		if (cas(m, &v, v & ~Locked, memory_order_release))
 			return;
 	}
 }
@@ -231,9 +233,9 @@ static int sharedlock_slow(Mutex *m, Limit limit)
 			op |= FUTEX_CLOCK_REALTIME;
 	}
 	while (atomic_exchange_explicit(&m->word, SharedWaiters, memory_order_acquire) !=
-		SharedFree) {
+	       SharedFree) {
 		long r = blockingsyscall(SYS_futex, (long)&m->word, op, SharedWaiters,
-			(long)limit.abs, 0, (long)FUTEX_BITSET_MATCH_ANY);
+					 (long)limit.abs, 0, (long)FUTEX_BITSET_MATCH_ANY);
 		if (r == -ETIMEDOUT)
 			return ETIMEDOUT;
 		if (r == -EINTR)

@@ -68,12 +68,13 @@ static noinline_fn int once_slow(Once *once, void (*init)(void))
 	uint32_t v = atomic_load_explicit(once, memory_order_acquire);
 	while (!(v & Done)) {
 		if (v == inprogress()) {
-			if (semapark(once, stillrunning, NULL, once, 0, WaitOnce, FOREVER, ParkIntr) ==
-				-EINTR)
+			if (semapark(once, stillrunning, NULL, once, 0, WaitOnce, FOREVER,
+				     ParkIntr) == -EINTR)
 				(void)sigdeliver(true);
 			v = atomic_load_explicit(once, memory_order_acquire);
 		} else if (atomic_compare_exchange_weak_explicit(once, &v, inprogress(),
-				   memory_order_acquire, memory_order_acquire)) {
+								 memory_order_acquire,
+								 memory_order_acquire)) {
 			run(once, init);
 			return 0;
 		}

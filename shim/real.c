@@ -35,9 +35,9 @@ static const char *missing;
 typedef struct Object {
 	uintptr_t base;
 	const uint32_t *gnuhash;
-	const ElfW(Sym) *symtab;
+	const ElfW(Sym) * symtab;
 	const char *strtab;
-	const ElfW(Half) *versym;
+	const ElfW(Half) * versym;
 	const char *verdef;
 	const char *soname;
 } Object;
@@ -98,7 +98,7 @@ static bool rightversion(const Object *o, uint32_t sym, const char *version)
 	return streq(versionname(o, v & 0x7fff), version);
 }
 
-static void *symaddress(const Object *o, const ElfW(Sym) *sym)
+static void *symaddress(const Object *o, const ElfW(Sym) * sym)
 {
 	unsigned type = ELF64_ST_TYPE(sym->st_info);
 	if (type == STT_TLS)
@@ -132,7 +132,7 @@ static void *lookup(const Object *o, const char *name, uint32_t hash, const char
 		uint32_t h = chains[i - symbias];
 		const ElfW(Sym) *sym = &o->symtab[i];
 		if ((h | 1) == (hash | 1) && sym->st_shndx != SHN_UNDEF &&
-			streq(o->strtab + sym->st_name, name) && rightversion(o, i, version))
+		    streq(o->strtab + sym->st_name, name) && rightversion(o, i, version))
 			return symaddress(o, sym);
 		if (h & 1)
 			return NULL;

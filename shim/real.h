@@ -47,15 +47,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "annotate.h"
+#include "api.h"
 
 #define shim_exported __attribute__((visibility("default")))
-#define shim_hidden   __attribute__((visibility("hidden")))
+#define shim_hidden __attribute__((visibility("hidden")))
 
 /* What the headers do not declare. */
 extern int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
-	int (*init)(int, char **, char **), void (*fini)(void), void (*rtld_fini)(void),
-	void *stack_end);
+			     int (*init)(int, char **, char **), void (*fini)(void),
+			     void (*rtld_fini)(void), void *stack_end);
 /* (<pthread.h> has these only without -fexceptions.) */
 extern void __pthread_register_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel(__pthread_unwind_buf_t *buf);
@@ -63,9 +63,10 @@ extern void __pthread_register_cancel_defer(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel_restore(__pthread_unwind_buf_t *buf);
 struct __jmp_buf_tag;
 extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void),
-	void *dso);
+			     void *dso);
 extern noreturn_fn void __pthread_unwind_next(__pthread_unwind_buf_t *buf);
-extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *buf, void (*fn)(void *), void *arg);
+extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *buf, void (*fn)(void *),
+				  void *arg);
 extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *buf, int execute);
 
 /* (One per feature set of <signal.h>.) */
@@ -76,10 +77,10 @@ extern ssize_t __read_chk(int fd, void *buf, size_t n, size_t len);
 extern ssize_t __pread64_chk(int fd, void *buf, size_t n, off_t offset, size_t len);
 extern ssize_t __recv_chk(int fd, void *buf, size_t n, size_t len, int flags);
 extern ssize_t __recvfrom_chk(int fd, void *buf, size_t n, size_t len, int flags,
-	__SOCKADDR_ARG addr, socklen_t *addrlen);
+			      __SOCKADDR_ARG addr, socklen_t *addrlen);
 extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t len);
 extern int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
-	const sigset_t *mask, size_t len);
+		       const sigset_t *mask, size_t len);
 extern int __open_2(const char *path, int flags);
 extern int __openat_2(int dir, const char *path, int flags);
 
@@ -87,8 +88,8 @@ extern int __openat_2(int dir, const char *path, int flags);
 #include "symbols.h"
 
 /* Defines and exports the function that takes NAME's place. */
-#define SHIM(ret, name, ...)                                                                       \
-	EXPORT(name);                                                                              \
+#define SHIM(ret, name, ...) \
+	EXPORT(name);        \
 	ret shim_##name(__VA_ARGS__)
 /* The export alone, for functions defined in assembler. */
 #define EXPORT(name) EXPORT_##name

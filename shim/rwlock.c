@@ -61,8 +61,8 @@ static inline uint32_t load(RWLock *l)
 
 static inline bool cas(RWLock *l, uint32_t *v, uint32_t nv)
 {
-	return atomic_compare_exchange_weak_explicit(
-		&l->word, v, nv, memory_order_acq_rel, memory_order_relaxed);
+	return atomic_compare_exchange_weak_explicit(&l->word, v, nv, memory_order_acq_rel,
+						     memory_order_relaxed);
 }
 
 static inline bool preferswriters(const RWLock *l)
@@ -158,8 +158,8 @@ static void readdone(void *arg, int woken, int left)
 	(void)woken;
 	Wake *w = arg;
 	if (!left)
-		atomic_fetch_and_explicit(
-			&w->l->word, ~(uint32_t)ReadersQueued, memory_order_relaxed);
+		atomic_fetch_and_explicit(&w->l->word, ~(uint32_t)ReadersQueued,
+					  memory_order_relaxed);
 }
 
 static void writedone(void *arg, int woken, int left)
@@ -167,8 +167,8 @@ static void writedone(void *arg, int woken, int left)
 	(void)woken;
 	Wake *w = arg;
 	if (!left)
-		atomic_fetch_and_explicit(
-			&w->l->word, ~(uint32_t)WritersQueued, memory_order_relaxed);
+		atomic_fetch_and_explicit(&w->l->word, ~(uint32_t)WritersQueued,
+					  memory_order_relaxed);
 }
 
 /* Gives up the caller's hold: to waiters if it is the last. */
@@ -210,9 +210,11 @@ static int queuewait(RWLock *l, bool write, Limit limit)
 	for (;;) {
 		int r;
 		if (write)
-			r = semapark(writerqueue(l), writecheck, NULL, l, 0, WaitRWMutexW, deadline, flags);
+			r = semapark(writerqueue(l), writecheck, NULL, l, 0, WaitRWMutexW, deadline,
+				     flags);
 		else
-			r = semapark(readerqueue(l), readcheck, NULL, l, 0, WaitRWMutexR, deadline, flags);
+			r = semapark(readerqueue(l), readcheck, NULL, l, 0, WaitRWMutexR, deadline,
+				     flags);
 		if (r == 0 || r == -EAGAIN)
 			return 0;
 		if (r == -ETIMEDOUT && deadlinepassed(limit.clock, limit.abs)) {
@@ -268,8 +270,9 @@ static inline void setwriter(RWLock *l, uint32_t tid)
 static int writelock(RWLock *l, Limit limit)
 {
 	uint32_t v = 0;
-	if (unlikely(!atomic_compare_exchange_strong_explicit(
-		    &l->word, &v, Writer, memory_order_acquire, memory_order_relaxed))) {
+	if (unlikely(!atomic_compare_exchange_strong_explicit(&l->word, &v, Writer,
+							      memory_order_acquire,
+							      memory_order_relaxed))) {
 		int err = write_slow(l, limit);
 		if (err)
 			return err;
@@ -346,7 +349,7 @@ SHIM(int, pthread_rwlock_rdlock, pthread_rwlock_t *pl)
 }
 
 SHIM(int, pthread_rwlock_clockrdlock, pthread_rwlock_t *pl, clockid_t clock,
-	const struct timespec *abs)
+     const struct timespec *abs)
 {
 	RWLock *l = (RWLock *)pl;
 	Limit limit = {clock, abs};
@@ -384,7 +387,7 @@ SHIM(int, pthread_rwlock_wrlock, pthread_rwlock_t *pl)
 }
 
 SHIM(int, pthread_rwlock_clockwrlock, pthread_rwlock_t *pl, clockid_t clock,
-	const struct timespec *abs)
+     const struct timespec *abs)
 {
 	RWLock *l = (RWLock *)pl;
 	Limit limit = {clock, abs};

@@ -46,8 +46,8 @@ static inline bool take(Sem *s)
 {
 	uint64_t d = atomic_load_explicit(&s->data, memory_order_relaxed);
 	while (value(d) != 0) {
-		if (atomic_compare_exchange_weak_explicit(
-			    &s->data, &d, d - 1, memory_order_acquire, memory_order_relaxed))
+		if (atomic_compare_exchange_weak_explicit(&s->data, &d, d - 1, memory_order_acquire,
+							  memory_order_relaxed))
 			return true;
 	}
 	return false;
@@ -62,8 +62,8 @@ static bool waitcheck(void *arg)
 	uint64_t d = atomic_load_explicit(&s->data, memory_order_relaxed);
 	for (;;) {
 		uint64_t nd = value(d) ? d - 1 : WAITER;
-		if (atomic_compare_exchange_weak_explicit(
-			    &s->data, &d, nd, memory_order_acquire, memory_order_relaxed))
+		if (atomic_compare_exchange_weak_explicit(&s->data, &d, nd, memory_order_acquire,
+							  memory_order_relaxed))
 			return value(d) == 0;
 	}
 }
@@ -78,8 +78,8 @@ static void postdone(void *arg, int woken, int left)
 		nd = value(d) + (woken ? 0 : 1);
 		if (left)
 			nd |= WAITER;
-	} while (!atomic_compare_exchange_weak_explicit(
-		&s->data, &d, nd, memory_order_release, memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(&s->data, &d, nd, memory_order_release,
+							memory_order_relaxed));
 }
 
 static void leftdone(void *arg, int woken, int left)
@@ -151,7 +151,7 @@ static int wait_shared(Sem *s, Limit limit)
 	__attribute__((cleanup(nolongerwaiter), unused)) Sem *registered = s;
 	while (!take(s)) {
 		long r = blockingsyscall(SYS_futex, (long)futexof(s), op, 0, (long)limit.abs, 0,
-			(long)FUTEX_BITSET_MATCH_ANY);
+					 (long)FUTEX_BITSET_MATCH_ANY);
 		if (r == -ETIMEDOUT)
 			return ETIMEDOUT;
 		if (r == -EINTR) {
@@ -222,7 +222,7 @@ SHIM(int, sem_post, sem_t *ps)
 	do {
 		if (unlikely(value(d) == SEM_VALUE_MAX || (d >= WAITER && !shared)))
 			return post_slow(s, d);
-	} while (!atomic_compare_exchange_weak_explicit(
-		&s->data, &d, d + 1, memory_order_release, memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(&s->data, &d, d + 1, memory_order_release,
+							memory_order_relaxed));
 	return unlikely(d >= WAITER) ? wakeshared(s) : 0;
 }

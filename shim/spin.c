@@ -26,8 +26,8 @@ static inline Spin *spin(pthread_spinlock_t *l)
 static inline bool spin_try(Spin *s)
 {
 	int32_t v = Free;
-	return atomic_compare_exchange_strong_explicit(
-		s, &v, Locked, memory_order_acquire, memory_order_relaxed);
+	return atomic_compare_exchange_strong_explicit(s, &v, Locked, memory_order_acquire,
+						       memory_order_relaxed);
 }
 
 static noinline_fn int spin_slow(Spin *s)

@@ -27,9 +27,9 @@ extern uint32_t forkgen;
 /* As struct __pthread_mutex_s; mutex.c has the values of word. */
 typedef struct Mutex {
 	_Atomic uint32_t word;
-	uint32_t count;		/* owner only: depth of a recursive one */
+	uint32_t count;         /* owner only: depth of a recursive one */
 	_Atomic uint32_t owner; /* selftid() of the holder, 0 when free */
-	uint32_t nusers;	/* holder only: holders and condition waiters */
+	uint32_t nusers;        /* holder only: holders and condition waiters */
 	_Atomic int32_t kind;
 	int16_t spins, elision;
 	void *list[2];
