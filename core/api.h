@@ -216,6 +216,10 @@ int netpollticket(PollTicket *t, int fd, int mode);
 int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flags);
 /* ^ waits for any of n tickets: 0, -ETIMEDOUT, -EINTR, or netpollticket's
  * errors from the registration, which happens here. */
+/* fd was closed or replaced by the program: whoever waits for it looks again. */
+void netpollclosed(int fd);
+/* fd is one of the poller's own, which the program never opened. */
+bool netpollowns(int fd);
 
 /* --- signals and cancellation --------------------------------------------- */
 
