@@ -56,6 +56,8 @@
 extern int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
 			     int (*init)(int, char **, char **), void (*fini)(void),
 			     void (*rtld_fini)(void), void *stack_end);
+/* (Before the size was an argument; set and get.) */
+extern int affinity_old(pthread_t t, cpu_set_t *set);
 /* (<pthread.h> has these only without -fexceptions.) */
 extern void __pthread_register_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel(__pthread_unwind_buf_t *buf);
