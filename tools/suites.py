@@ -197,7 +197,7 @@ def meson_test(folder, select, seconds, env=None):
 
 def suite_style():
     """layering, symbols, layout"""
-    counts = counted(["python3", "tools/check-style"], 120)
+    counts = counted(["tools/check-style"], 120)
     if release_ok:
         counts = [a + b for a, b in zip(counts, meson_test("build", ["--no-suite", "unit"], 120))]
     return counts
@@ -239,7 +239,7 @@ def suite_preload():
     """plain C programs, natively and under the library: plain, p1, pN, storm"""
     exists("preload-tests/run", "preload-tests/run")
     need_release()
-    return counted(["preload-tests/run", "build"], 600)
+    return counted(["preload-tests/run", "build"], 840)
 
 
 def suite_fleet():
