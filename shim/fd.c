@@ -9,8 +9,20 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 
-_Atomic uint8_t fdhints[NFDHINT];
+_Atomic uint16_t fdhints[NFDHINT];
 _Atomic bool fdtimed, fdlowat;
+
+void fdforget(int fd)
+{
+	if ((unsigned)fd >= NFDHINT)
+		return;
+	uint16_t old = atomic_load_explicit(&fdhints[fd], memory_order_relaxed);
+
+	while (!atomic_compare_exchange_weak_explicit(
+	    &fdhints[fd], &old, (uint16_t)((old & ~FdHint) + FdOneClose), memory_order_relaxed,
+	    memory_order_relaxed))
+		;
+}
 
 static long getopt_int(int fd, int opt)
 {
@@ -86,13 +98,16 @@ bool fdhaslowat(int fd)
 	       getopt_int(fd, SO_RCVLOWAT) > 1;
 }
 
-/* --- what the program tells on the way ------------------------------------ */
+/*
+ * --- what the program tells on the way, goroutines only: before the start nobody
+ * asks, and the child of vfork shares the table but not the descriptors. ---
+ */
 
 SHIM(int, socket, int domain, int type, int protocol)
 {
 	int fd = real.socket(domain, type, protocol);
 
-	if (fd >= 0)
+	if (fd >= 0 && getg())
 		fdsethint(fd, (type & 0xf) == SOCK_SEQPACKET ? FdStream : FdSocket);
 	return fd;
 }
@@ -101,7 +116,7 @@ SHIM(int, socketpair, int domain, int type, int protocol, int fds[2])
 {
 	int r = real.socketpair(domain, type, protocol, fds);
 
-	for (int i = 0; r == 0 && i < 2; i++)
+	for (int i = 0; r == 0 && i < 2 && getg(); i++)
 		fdsethint(fds[i], (type & 0xf) == SOCK_SEQPACKET ? FdStream : FdSocket);
 	return r;
 }
@@ -110,7 +125,7 @@ SHIM(int, pipe, int fds[2])
 {
 	int r = real.pipe(fds);
 
-	for (int i = 0; r == 0 && i < 2; i++)
+	for (int i = 0; r == 0 && i < 2 && getg(); i++)
 		fdsethint(fds[i], FdStream);
 	return r;
 }
@@ -119,7 +134,7 @@ SHIM(int, pipe2, int fds[2], int flags)
 {
 	int r = real.pipe2(fds, flags);
 
-	for (int i = 0; r == 0 && i < 2; i++)
+	for (int i = 0; r == 0 && i < 2 && getg(); i++)
 		fdsethint(fds[i], FdStream);
 	return r;
 }
@@ -128,27 +143,29 @@ SHIM(int, dup, int fd)
 {
 	int r = real.dup(fd);
 
-	if (r >= 0)
+	if (r >= 0 && getg())
 		fdsethint(r, fdhint(fd));
 	return r;
+}
+
+/* Who waits for `to` goes on with what it is now. */
+static int replaced(int to, int by)
+{
+	if (to >= 0 && to != by && getg()) {
+		fdsethint(to, fdhint(by));
+		netpollclosed(to);
+	}
+	return to;
 }
 
 SHIM(int, dup2, int fd, int to)
 {
-	int r = real.dup2(fd, to);
-
-	if (r >= 0)
-		fdsethint(r, fdhint(fd));
-	return r;
+	return replaced(real.dup2(fd, to), fd);
 }
 
 SHIM(int, dup3, int fd, int to, int flags)
 {
-	int r = real.dup3(fd, to, flags);
-
-	if (r >= 0)
-		fdsethint(r, fdhint(fd));
-	return r;
+	return replaced(real.dup3(fd, to, flags), fd);
 }
 
 SHIM(int, setsockopt, int fd, int level, int opt, const void *value, socklen_t len)

@@ -26,20 +26,43 @@ enum {
 	FdNonblock = 8, /* fcntl said O_NONBLOCK */
 };
 
-enum { NFDHINT = 1 << 16 };
-extern _Atomic uint8_t fdhints[NFDHINT];
+/* The byte above the hint counts how often the number was closed. */
+enum { NFDHINT = 1 << 16, FdHint = 15, FdOneClose = 16 };
+extern _Atomic uint16_t fdhints[NFDHINT];
 
-static inline int fdhint(int fd)
+static inline int fdword(int fd)
 {
 	return (unsigned)fd < NFDHINT ? atomic_load_explicit(&fdhints[fd], memory_order_relaxed)
 				      : FdUnknown;
 }
 
+static inline int fdhint(int fd)
+{
+	return fdword(fd) & FdHint;
+}
+
+/* Differs between two calls when fd was closed between, which makes a wait for it void. */
+static inline int fdcloses(int fd)
+{
+	return fdword(fd) & ~FdHint;
+}
+
 static inline void fdsethint(int fd, int hint)
 {
-	if ((unsigned)fd < NFDHINT && fdhint(fd) != hint)
-		atomic_store_explicit(&fdhints[fd], (uint8_t)hint, memory_order_relaxed);
+	int old = fdword(fd);
+
+	if ((unsigned)fd >= NFDHINT || (old & FdHint) == hint)
+		return;
+	uint16_t seen = (uint16_t)old;
+
+	/* Whoever changes it meanwhile knows better. */
+	atomic_compare_exchange_strong_explicit(&fdhints[fd], &seen,
+						(uint16_t)((old & ~FdHint) | hint),
+						memory_order_relaxed, memory_order_relaxed);
 }
+
+/* fd is being closed. */
+void fdforget(int fd);
 
 /* The kind, asked for if need be; FdFile for what fstat does not know (the
  * program's own call will say EBADF). */

@@ -74,19 +74,52 @@ SHIM(int, __openat_2, int dir, const char *path, int flags)
 
 /*
  * Lingering sockets and network files make close wait. It is never made twice,
- * not even after EINTR: the number may be another file's by then.
+ * not even after EINTR: the number may be another file's by then. Who waits for fd in
+ * another thread is told; the kernel would let it wait on.
  */
 SHIM(int, close, int fd)
 {
-	fdsethint(fd, FdUnknown);
 	if (!getg())
 		return real.close(fd);
+	if (unlikely(netpollowns(fd)))
+		return (int)errnoret(-EBADF);
 	testcancel();
+	fdforget(fd);
 	entersyscall();
 	long r = sysnow(SYS_close, fd);
 
 	exitsyscall();
+	netpollclosed(fd);
 	return (int)errnoret(r);
+}
+
+/* Daemons close all there is: all but the poller's. */
+SHIM(int, close_range, unsigned first, unsigned last, int flags)
+{
+	if (!getg() || flags)
+		return real.close_range(first, last, flags);
+	unsigned from = first, end = last < NFDHINT ? last : NFDHINT - 1;
+
+	for (unsigned fd = first; fd <= end; fd++) {
+		if (fdword((int)fd))
+			fdforget((int)fd);
+		if (!netpollowns((int)fd))
+			continue;
+		if (fd > from && real.close_range(from, fd - 1, 0) < 0)
+			return -1;
+		from = fd + 1;
+	}
+	int r = from <= last ? real.close_range(from, last, 0) : 0;
+
+	for (unsigned fd = first; r == 0 && fd <= end; fd++)
+		netpollclosed((int)fd);
+	return r;
+}
+
+SHIM(void, closefrom, int first)
+{
+	if (!getg() || shim_close_range(first < 0 ? 0 : (unsigned)first, ~0U, 0) < 0)
+		real.closefrom(first);
 }
 
 SHIM(int, fcntl, int fd, int cmd, ...)
@@ -100,7 +133,7 @@ SHIM(int, fcntl, int fd, int cmd, ...)
 		return (int)errnoret(syswait(Restarts | Cancels, SYS_fcntl, fd, cmd, arg));
 	int r = real.fcntl(fd, cmd, arg);
 
-	if (r < 0)
+	if (r < 0 || !getg())
 		return r;
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
 		fdsethint(r, fdhint(fd));

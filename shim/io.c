@@ -98,8 +98,8 @@ static bool parked(Op *op, PollTicket *t, long *r)
 			     ParkIntr);
 	switch (w) {
 	case 0:
-		*r = -EPIPE;
-		return !op->rest || !dead(op);
+		*r = fdcloses(op->fd) != op->closes ? -EBADF : -EPIPE;
+		return *r == -EPIPE && (!op->rest || !dead(op));
 	case -ETIMEDOUT:
 		*r = attempt(op);
 		return false;
@@ -128,6 +128,7 @@ long transfer(Op *op)
 	if (op->how & Cancels)
 		testcancel();
 	op->tried = false;
+	op->closes = fdcloses(op->fd);
 	if (op->nowait)
 		return sys6(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4],
 				  op->a[5]);

@@ -21,6 +21,7 @@ typedef struct Op {
 	long trynr, t[6]; /* not waiting; or one of the above */
 	int64_t deadline; /* SO_RCVTIMEO, SO_SNDTIMEO; 0: not asked yet */
 	int how;	  /* what EINTR means: block.h */
+	int closes;	  /* fdcloses when it began */
 	bool nowait;	  /* the program's own call does not wait */
 	bool assocket;	  /* the try takes fd for a socket: ENOTSOCK says no more than that */
 	bool rest;	  /* a part has gone through already */

@@ -137,6 +137,8 @@ SHIM(int, sched_yield, void)
 	if (!getg())
 		return real.sched_yield();
 	gosched();
+	if (unlikely(ginterrupted()))
+		sigdeliver(true);
 	return 0;
 }
 
