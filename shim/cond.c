@@ -326,7 +326,7 @@ SHIM(int, pthread_cond_signal, pthread_cond_t *pc)
 	if (unlikely(flagsof(c) & FlagShared))
 		return real.pthread_cond_signal(pc);
 	if (!nowaiters(c))
-		semaready(c, 1, NULL, signaldone, c, 0);
+		semaready(c, 1, NULL, signaldone, c, ParkHandoff);
 	return 0;
 }
 
@@ -336,7 +336,7 @@ SHIM(int, pthread_cond_broadcast, pthread_cond_t *pc)
 	if (unlikely(flagsof(c) & FlagShared))
 		return real.pthread_cond_broadcast(pc);
 	if (!nowaiters(c))
-		semaready(c, INT_MAX, NULL, broadcastdone, c, 0);
+		semaready(c, INT_MAX, NULL, broadcastdone, c, ParkHandoff);
 	return 0;
 }
 

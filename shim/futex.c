@@ -67,7 +67,7 @@ static long futexwake(_Atomic uint32_t *word, int n, uint32_t bits)
 {
 	if (bits == 0)
 		return -EINVAL;
-	return semaready(word, n > 0 ? n : 1, bitpick, NULL, &bits, 0);
+	return semaready(word, n > 0 ? n : 1, bitpick, NULL, &bits, ParkHandoff);
 }
 
 /* The 12-bit arguments of FUTEX_WAKE_OP are signed. */

@@ -211,7 +211,7 @@ static noinline_fn void unlock_slow(Mutex *m)
 	while (v & Locked) {
 		if ((v & Waiters) && (v & WokenMask) != wokennow()) {
 			Unlock u = {.m = m, .now = nanotime()};
-			semaready(m, 1, unlockpick, unlockdone, &u, 0);
+			semaready(m, 1, unlockpick, unlockdone, &u, ParkHandoff);
 			return;
 		}
 		if (cas(m, &v, v & ~Locked, memory_order_release))

@@ -185,9 +185,9 @@ static noinline_fn void release_slow(RWLock *l, uint32_t held)
 		}
 		bool readersfirst = held == Writer && !preferswriters(l);
 		if ((v & ReadersQueued) && (readersfirst || !(v & WritersQueued)))
-			semaready(readerqueue(l), INT_MAX, readpick, readdone, &w, 0);
+			semaready(readerqueue(l), INT_MAX, readpick, readdone, &w, ParkHandoff);
 		else
-			semaready(writerqueue(l), 1, writepick, writedone, &w, 0);
+			semaready(writerqueue(l), 1, writepick, writedone, &w, ParkHandoff);
 		if (w.held)
 			v = load(l);
 	}
@@ -199,7 +199,7 @@ static void writerleft(RWLock *l)
 	Wake w = {.l = l};
 	semaready(writerqueue(l), 0, NULL, writedone, &w, 0);
 	if (!(load(l) & (Writer | WritersQueued)) && (load(l) & ReadersQueued))
-		semaready(readerqueue(l), INT_MAX, readpick, readdone, &w, 0);
+		semaready(readerqueue(l), INT_MAX, readpick, readdone, &w, ParkHandoff);
 }
 
 /* Waits as a writer or a reader: 0 with the lock, or ETIMEDOUT. */

@@ -203,7 +203,7 @@ static noinline_fn int post_slow(Sem *s, uint64_t d)
 		errno = EOVERFLOW;
 		return -1;
 	}
-	semaready(s, 1, NULL, postdone, s, 0);
+	semaready(s, 1, NULL, postdone, s, ParkHandoff);
 	return 0;
 }
 

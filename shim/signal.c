@@ -885,6 +885,46 @@ SHIM(int, pthread_sigqueue, pthread_t t, int sig, const union sigval value)
 	return sendto_thread(th, sig, &info);
 }
 
+/*
+ * To the process from within it: routed at once. So the caller, if it is
+ * the one, has handled the signal when this returns (POSIX); and another has it queued.
+ * False: all block it, or it isn't for goroutines to handle: the kernel's.
+ */
+static bool killself(int sig, siginfo_t *info)
+{
+	if (!getg() || badsig(sig) || sig == 0 || sig == SIGKILL || sig == SIGSTOP || !handled(sig))
+		return false;
+	if (!route(info))
+		return false;
+	bool restart;
+	if (sigpendingopen())
+		deliver(NULL, &restart);
+	return true;
+}
+
+SHIM(int, kill, pid_t pid, int sig)
+{
+	siginfo_t info;
+	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
+		selfinfo(&info, sig, SI_USER);
+		if (killself(sig, &info))
+			return 0;
+	}
+	return (int)errnoret(sys2(SYS_kill, pid, sig));
+}
+
+SHIM(int, sigqueue, pid_t pid, int sig, const union sigval value)
+{
+	siginfo_t info;
+	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
+		selfinfo(&info, sig, SI_QUEUE);
+		info.si_value = value;
+		if (killself(sig, &info))
+			return 0;
+	}
+	return real.sigqueue(pid, sig, value);
+}
+
 SHIM(int, raise, int sig)
 {
 	Thread *th = curthread();

@@ -45,6 +45,8 @@ typedef struct Thread {
 	struct Thread *next, *prev; /* all live threads */
 	int bracket;	      /* depth of the native bracket (host.c) */
 	uint64_t bracketmask;
+	bool pinned;	      /* wired for good: it has kernel state of its own (attr.c) */
+	int ktid;	      /* then, its kernel thread */
 	int wired;	      /* depth of wire() */
 	G *vforkgp;	      /* while a vfork child runs on it */
 	char name[16];
