@@ -1,0 +1,254 @@
+/*
+ * State that the kernel keeps for a thread: affinity, scheduling class, nice value, the working directory after
+ * unshare, capabilities of its own. A thread that sets it has it, keeps it, and is the only one.
+ */
+#include "test.h"
+
+#include <sys/prctl.h>
+
+static pthread_barrier_t both;
+
+static void *pinned(void *arg)
+{
+	cpu_set_t set, got;
+	int cpu = (int)(intptr_t)arg;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	CHECK_EQ(pthread_setaffinity_np(pthread_self(), sizeof set, &set), 0);
+	for (int i = 0; i < 100; i++) {
+		CHECK_EQ(sched_getcpu(), cpu);
+		sched_yield();
+		if (i % 25 == 0)
+			usleep(100);
+		CHECK_EQ(sched_getaffinity(0, sizeof got, &got), 0);
+		CHECK(CPU_EQUAL(&set, &got));
+		CHECK_EQ(pthread_getaffinity_np(pthread_self(), sizeof got, &got), 0);
+		CHECK(CPU_EQUAL(&set, &got));
+	}
+	return NULL;
+}
+
+static void *unpinned(void *arg)
+{
+	cpu_set_t got;
+
+	for (int i = 0; i < 100; i++) {
+		sched_yield();
+		CHECK_EQ(sched_getaffinity(0, sizeof got, &got), 0);
+		CHECK_EQ(CPU_COUNT(&got), (int)(intptr_t)arg);
+	}
+	return NULL;
+}
+
+static void affinity(void)
+{
+	cpu_set_t all;
+	pthread_t t[8], u[8];
+	int cpus[CPU_SETSIZE], n = 0;
+
+	REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &all))
+			cpus[n++] = i;
+	for (unsigned i = 0; i < COUNT(t); i++) {
+		t[i] = spawn(pinned, (void *)(intptr_t)cpus[i % n]);
+		u[i] = spawn(unpinned, (void *)(intptr_t)n);
+	}
+	for (unsigned i = 0; i < COUNT(t); i++) {
+		join(t[i]);
+		join(u[i]);
+	}
+	/* Those that come after are not pinned by what ended. */
+	for (unsigned i = 0; i < COUNT(u); i++)
+		u[i] = spawn(unpinned, (void *)(intptr_t)n);
+	for (unsigned i = 0; i < COUNT(u); i++)
+		join(u[i]);
+	cpu_set_t bad;
+	CPU_ZERO(&bad);
+	CHECK_EQ(pthread_setaffinity_np(pthread_self(), sizeof bad, &bad), EINVAL);
+}
+
+static void affinity_by_attribute(void)
+{
+	cpu_set_t all, one;
+	pthread_attr_t attr;
+	pthread_t t;
+
+	REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		if (!CPU_ISSET(i, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(i, &one);
+		pthread_attr_init(&attr);
+		CHECK_EQ(pthread_attr_setaffinity_np(&attr, sizeof one, &one), 0);
+		REQUIRE_OK(pthread_create(&t, &attr, pinned, (void *)(intptr_t)i));
+		join(t);
+		pthread_attr_destroy(&attr);
+	}
+}
+
+static void *nicer(void *arg)
+{
+	CHECK_EQ(setpriority(PRIO_PROCESS, gettid(), 7), 0);
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 50; i++) {
+		sched_yield();
+		errno = 0;
+		CHECK_EQ(getpriority(PRIO_PROCESS, 0), 7);
+		CHECK_EQ(getpriority(PRIO_PROCESS, gettid()), 7);
+	}
+	return arg;
+}
+
+static void *not_nicer(void *arg)
+{
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 50; i++) {
+		sched_yield();
+		errno = 0;
+		CHECK_EQ(getpriority(PRIO_PROCESS, 0), 0);
+	}
+	return arg;
+}
+
+static void nice_values(void)
+{
+	if (getpriority(PRIO_PROCESS, 0) != 0)
+		SKIP_CASE("is nice already");
+	pthread_barrier_init(&both, NULL, 2);
+	pthread_t a = spawn(nicer, NULL), b = spawn(not_nicer, NULL);
+	join(a);
+	join(b);
+	CHECK_EQ(getpriority(PRIO_PROCESS, 0), 0);
+	pthread_barrier_destroy(&both);
+}
+
+static void *batch(void *arg)
+{
+	struct sched_param sp = {0};
+	int policy = -1;
+
+	CHECK_EQ(pthread_setschedparam(pthread_self(), SCHED_BATCH, &sp), 0);
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 50; i++) {
+		sched_yield();
+		CHECK_EQ(pthread_getschedparam(pthread_self(), &policy, &sp), 0);
+		CHECK_EQ(policy, SCHED_BATCH);
+		CHECK_EQ(sched_getscheduler(0), SCHED_BATCH);
+	}
+	return arg;
+}
+
+static void *other(void *arg)
+{
+	struct sched_param sp;
+	int policy = -1;
+
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 50; i++) {
+		sched_yield();
+		CHECK_EQ(pthread_getschedparam(pthread_self(), &policy, &sp), 0);
+		CHECK_EQ(policy, SCHED_OTHER);
+		CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	}
+	return arg;
+}
+
+static void scheduling_class(void)
+{
+	pthread_barrier_init(&both, NULL, 2);
+	pthread_t a = spawn(batch, NULL), b = spawn(other, NULL);
+	join(a);
+	join(b);
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	pthread_barrier_destroy(&both);
+}
+
+static void *own_directory(void *arg)
+{
+	char cwd[200];
+
+	if (unshare(CLONE_FS) != 0)
+		return (void *)1;
+	CHECK_EQ(chdir("/usr"), 0);
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 50; i++) {
+		sched_yield();
+		CHECK(getcwd(cwd, sizeof cwd) && strcmp(cwd, "/usr") == 0);
+	}
+	(void)arg;
+	return NULL;
+}
+
+static void *common_directory(void *arg)
+{
+	char cwd[200];
+
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 50; i++) {
+		sched_yield();
+		CHECK(getcwd(cwd, sizeof cwd) && strcmp(cwd, "/") == 0);
+	}
+	return arg;
+}
+
+static int directories(void)
+{
+	if (chdir("/") != 0)
+		return 1;
+	pthread_barrier_init(&both, NULL, 2);
+	pthread_t a = spawn(own_directory, NULL), b = spawn(common_directory, NULL);
+	CHECK(join(a) == NULL);
+	join(b);
+	/* And for threads made later, on whatever kernel thread. */
+	pthread_t t[20];
+	pthread_barrier_init(&both, NULL, COUNT(t));
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(common_directory, NULL);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+	return 0;
+}
+
+static void unshared_directory(void)
+{
+	CHECK_EQ(in_child(directories), 0);
+}
+
+static void *named_by_prctl(void *arg)
+{
+	char got[17] = "", want[16];
+
+	snprintf(want, sizeof want, "prctl-%d", (int)(intptr_t)arg);
+	CHECK_EQ(prctl(PR_SET_NAME, want), 0);
+	for (int i = 0; i < 20; i++) {
+		sched_yield();
+		CHECK_EQ(prctl(PR_GET_NAME, got), 0);
+		if (strcmp(got, want) != 0)
+			FAIL("named %s, called %s", want, got);
+	}
+	return NULL;
+}
+
+static void names_by_prctl(void)
+{
+	pthread_t t[16];
+
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(named_by_prctl, (void *)(intptr_t)i);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+}
+
+static const struct test_case cases[] = {
+    {"affinity", affinity},
+    {"affinity_by_attribute", affinity_by_attribute},
+    {"nice_values", nice_values},
+    {"scheduling_class", scheduling_class},
+    {"unshared_directory", unshared_directory},
+    {"names_by_prctl", names_by_prctl},
+};
+
+TEST_MAIN(cases)
