@@ -57,6 +57,17 @@ long waitcall(int how, long nr, long a, long b, long c, long d, long e, long f);
 bool intragain(int how);
 
 /*
+ * The end of a call that may have raised a signal for its own thread (SIGPIPE,
+ * SIGXFSZ): the handler runs before the call returns, as natively.
+ */
+static inline long raisedret(long r)
+{
+	if (unlikely(ginterrupted()))
+		sigdeliver(true);
+	return errnoret(r);
+}
+
+/*
  * Time. A duration or deadline that int64_t cannot hold is FOREVER.
  * validtime is the kernel's test (EINVAL).
  */

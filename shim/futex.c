@@ -171,6 +171,10 @@ SHIM(long, syscall, long nr, ...)
 		if (futex(a, &r))
 			return errnoret(r);
 		break;
+	case SYS_gettid:
+		if (getg())
+			return selftid();
+		return real.syscall(nr);
 	/* Two processes return from these, or one that shares our stack. */
 	case SYS_fork:
 	case SYS_vfork:

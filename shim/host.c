@@ -104,9 +104,13 @@ typedef struct Starter {
 	void *arg;
 } Starter;
 
+static void sysmonthread(void *arg);
+
 static void *starthread(void *p)
 {
 	Starter s = *(Starter *)p;
+	if (s.fn == sysmonthread) /* the first thread after tlsprobe */
+		tlsprobemalloc();
 	free(p);
 	sys2(SYS_prctl, PR_SET_NAME, (long)comm); /* not the template's */
 	s.fn(s.arg);

@@ -399,7 +399,7 @@ SHIM(ssize_t, write, int fd, const void *buf, size_t n)
 		 .one = {(void *)buf, n}};
 
 	rwop(&op, &op.one, 1, 0);
-	return errnoret(transferall(&op, &op.one, 1));
+	return raisedret(transferall(&op, &op.one, 1));
 }
 
 SHIM(ssize_t, readv, int fd, const struct iovec *v, int n)
@@ -413,7 +413,7 @@ SHIM(ssize_t, writev, int fd, const struct iovec *v, int n)
 {
 	if (!getg())
 		return real.writev(fd, v, n);
-	return errnoret(vectored(PollWrite, SYS_writev, fd, v, n, 0, 0));
+	return raisedret(vectored(PollWrite, SYS_writev, fd, v, n, 0, 0));
 }
 
 /* At an offset of its own only files can be read and written; -1 is the file's. */
@@ -431,8 +431,8 @@ SHIM(ssize_t, pwritev2, int fd, const struct iovec *v, int n, off_t offset, int 
 	if (!getg())
 		return real.pwritev2(fd, v, n, offset, flags);
 	if (offset == -1)
-		return errnoret(vectored(PollWrite, SYS_pwritev2, fd, v, n, offset, flags));
-	return errnoret(syswait(Restarts | Cancels, SYS_pwritev2, fd, v, n, offset, 0, flags));
+		return raisedret(vectored(PollWrite, SYS_pwritev2, fd, v, n, offset, flags));
+	return raisedret(syswait(Restarts | Cancels, SYS_pwritev2, fd, v, n, offset, 0, flags));
 }
 
 /* eventfd_read and eventfd_write call libc's own read and write. */
@@ -451,14 +451,14 @@ SHIM(int, eventfd_write, int fd, eventfd_t value)
 	{                                                                                          \
 		if (!getg())                                                                       \
 			return real.name(fd, buf, n, offset);                                      \
-		return errnoret(syswait(Restarts | Cancels, NR, fd, buf, n, offset));              \
+		return raisedret(syswait(Restarts | Cancels, NR, fd, buf, n, offset));              \
 	}
 #define SHIM_VECTORAT(name, NR)                                                                      \
 	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)                    \
 	{                                                                                          \
 		if (!getg())                                                                       \
 			return real.name(fd, v, n, offset);                                        \
-		return errnoret(syswait(Restarts | Cancels, NR, fd, v, n, offset));                \
+		return raisedret(syswait(Restarts | Cancels, NR, fd, v, n, offset));                \
 	}
 SHIM_BUFAT(pread64, , SYS_pread64)
 SHIM_BUFAT(pwrite64, const, SYS_pwrite64)

@@ -125,7 +125,7 @@ SHIM(ssize_t, send, int fd, const void *buf, size_t n, int flags)
 {
 	if (!getg())
 		return real.send(fd, buf, n, flags);
-	return errnoret(sendbuf(fd, buf, n, flags, NULL, 0));
+	return raisedret(sendbuf(fd, buf, n, flags, NULL, 0));
 }
 
 SHIM(ssize_t, sendto, int fd, const void *buf, size_t n, int flags, __CONST_SOCKADDR_ARG to,
@@ -133,7 +133,7 @@ SHIM(ssize_t, sendto, int fd, const void *buf, size_t n, int flags, __CONST_SOCK
 {
 	if (!getg())
 		return real.sendto(fd, buf, n, flags, to, len);
-	return errnoret(sendbuf(fd, buf, n, flags, to.__sockaddr__, len));
+	return raisedret(sendbuf(fd, buf, n, flags, to.__sockaddr__, len));
 }
 
 SHIM(ssize_t, sendmsg, int fd, const struct msghdr *msg, int flags)
@@ -145,7 +145,7 @@ SHIM(ssize_t, sendmsg, int fd, const struct msghdr *msg, int flags)
 
 	if (r > 0 && (size_t)r != vectorlen(msg->msg_iov, msg->msg_iovlen))
 		r = finish(&op, msg->msg_iov, msg->msg_iovlen, r);
-	return errnoret(r);
+	return raisedret(r);
 }
 
 /* The rest of a message of which the kernel took a part. */
@@ -182,7 +182,7 @@ SHIM(int, sendmmsg, int fd, struct mmsghdr *msgs, unsigned n, int flags)
 		    !finishmessage(fd, &msgs[sent - 1], flags))
 			break;
 	} while (sent < n && !fdnonblock(fd));
-	return (int)(sent ? sent : errnoret(r));
+	return (int)raisedret(sent ? (long)sent : r);
 }
 
 /* --- calls without a way to say "don't wait" ----------------------------------- */
@@ -248,7 +248,7 @@ SHIM(ssize_t, sendfile, int out, int in, off_t *offset, size_t n)
 {
 	if (!getg())
 		return real.sendfile(out, in, offset, n);
-	return errnoret(pollfirst(PollWrite, Restarts, out, SYS_sendfile, out, in, (long)offset,
+	return raisedret(pollfirst(PollWrite, Restarts, out, SYS_sendfile, out, in, (long)offset,
 				  (long)n, 0, 0));
 }
 
@@ -261,7 +261,7 @@ SHIM(ssize_t, splice, int in, off_t *inoff, int out, off_t *outoff, size_t n, un
 					flags));
 	bool fill = alwaysready(in);
 
-	return errnoret(pollfirst(fill ? PollWrite : PollRead, Restarts | Cancels, fill ? out : in,
+	return raisedret(pollfirst(fill ? PollWrite : PollRead, Restarts | Cancels, fill ? out : in,
 				  SYS_splice, in, (long)inoff, out, (long)outoff, (long)n, flags));
 }
 

@@ -197,6 +197,8 @@ static void threadmain(void *arg)
 	threadexit(curthread()->result);
 }
 
+static void trim(void);
+
 /* --- the beginning ------------------------------------------------------------------ */
 
 /* What a pthread_attr_t asks for. */
@@ -297,6 +299,7 @@ SHIM(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*star
 		return real.pthread_create(t, attr, start, arg);
 	KEEP_ERRNO;
 	Wish w;
+	trim(); /* also for those that end detached */
 	int r = readattr(attr, &w);
 	return r ? r : create(t, &w, start, arg);
 }
@@ -315,6 +318,22 @@ SHIM(int, thrd_create, thrd_t *t, thrd_start_t start, void *arg)
 }
 
 /* --- join ------------------------------------------------------------------------------ */
+
+/* Memory of finished threads goes back when there are many more than live ones. */
+static void trim(void)
+{
+	static _Atomic uint32_t n;
+	enum { EVERY = 256 };
+	if (atomic_fetch_add_explicit(&n, 1, memory_order_relaxed) % EVERY)
+		return;
+	size_t inuse, pooled;
+	blocktrim();
+	M *mp = acquirem();
+	stackstats(&inuse, &pooled);
+	if (pooled > EVERY + inuse / 4)
+		stacktrim(EVERY + inuse / 8);
+	releasem(mp);
+}
 
 static bool notexited(void *arg)
 {
@@ -355,6 +374,7 @@ static int joinuntil(Thread *th, void **result, int64_t deadline, bool cancelpoi
 	if (result)
 		*result = th->result;
 	threadfree(th);
+	trim();
 	return 0;
 }
 

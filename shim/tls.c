@@ -21,6 +21,7 @@
 #include "tls.h"
 
 #include <locale.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <stdatomic.h>
 
@@ -174,6 +175,27 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 	return NULL;
 }
 
+/*
+ * Finds the words of libc's segment where malloc keeps a thread's cache: those
+ * that a first malloc sets. On a new thread, before any other allocation.
+ */
+void tlsprobemalloc(void)
+{
+	enum { MAX = 4096 / 8 };
+	uint64_t before[MAX];
+	char *seg = (char *)selfblock() + tls.libctls;
+	size_t n = tls.libctlssize / 8;
+	memcpy(before, seg, n * 8);
+	free(malloc(24));
+	tls.nmallocwords = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t now;
+		memcpy(&now, seg + i * 8, 8);
+		if (now != before[i] && tls.nmallocwords < (int)nelem(tls.mallocword))
+			tls.mallocword[tls.nmallocwords++] = (uint16_t)(i * 8);
+	}
+}
+
 void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize)
 {
 	memset(&tls, 0, sizeof tls);
@@ -216,13 +238,32 @@ static void linkblock(void *block)
 
 /* --- the arena and the pool --------------------------------------------------------- */
 
+typedef union DtvEntry {
+	size_t counter;
+	struct {
+		void *val, *tofree;
+	} ptr;
+} DtvEntry;
+
+/*
+ * A block is in use, pooled (finished, but linked and with its DTV), or raw: its memory
+ * as before first use. Pooled ones beyond KEEP become raw again, if nothing of malloc's
+ * hangs on them, and pages that only raw blocks cover go back to the system.
+ */
+enum { KEEP = 256, MANY = 16384 };
 static struct {
 	char *base, *end;
 	_Atomic(char *) brk;
 	size_t stride;
 	_Atomic uint32_t lock;
-	void *pool; /* linked by the first word of struct pthread's `extra` part */
+	void *pool; /* by BlockTail.nextfree */
+	void *kept; /* pooled ones that have a malloc cache: never raw again */
+	int32_t npool;
 	uint32_t generation; /* of the process: a fork child relinks what it reuses */
+	uint32_t *raws;	     /* stack of indexes of raw blocks below brk */
+	uint8_t *israw;	     /* by index */
+	uint32_t nraw;
+	_Atomic uint32_t freed; /* DTVs since malloc_trim */
 } arena;
 
 static void poollock(void)
@@ -273,6 +314,12 @@ static bool arenainit(void)
 		/* Blocks are small and scattered over time: huge pages would waste memory. */
 		sys3(SYS_madvise, r, (long)n, 15 /* MADV_NOHUGEPAGE */);
 		atomic_store(&arena.brk, arena.base);
+		size_t blocks = n / arena.stride;
+		r = sys6(SYS_mmap, 0, (long)(blocks * 5), 3, 0x4022, -1, 0);
+		if (r > 0 || r < -4096) {
+			arena.raws = (uint32_t *)r;
+			arena.israw = (uint8_t *)(arena.raws + blocks);
+		}
 		return true;
 	}
 	return false;
@@ -286,6 +333,14 @@ static void *blockfresh(void)
 	if (!arena.base && !arenainit()) {
 		poolunlock();
 		return NULL;
+	}
+	if (arena.nraw) {
+		uint32_t i = arena.raws[--arena.nraw];
+		arena.israw[i] = 0;
+		poolunlock();
+		char *raw = arena.base + (size_t)i * arena.stride;
+		memset(raw, 0, arena.stride);
+		return raw + below;
 	}
 	char *at = atomic_load(&arena.brk);
 	if (at + arena.stride > arena.end) {
@@ -333,12 +388,6 @@ static void blockfill(void *block, uint32_t tid, uintptr_t lo, uintptr_t hi, siz
 		TLSFIELD((char *)block + tls.rseq, int32_t, 4) = -2; /* cpu_id: not registered */
 }
 
-typedef union DtvEntry {
-	size_t counter;
-	struct {
-		void *val, *tofree;
-	} ptr;
-} DtvEntry;
 
 /* Initial values for all modules but libc; dynamic ones are allocated at first use again. */
 static bool blockreimage(void *block)
@@ -359,9 +408,11 @@ static bool blockreimage(void *block)
 void *blockget(uint32_t tid, uintptr_t lo, uintptr_t hi, size_t guard)
 {
 	poollock();
-	void *block = arena.pool;
-	if (block)
-		arena.pool = blocktail(block)->nextfree;
+	void **from = arena.kept ? &arena.kept : &arena.pool, *block = *from;
+	if (block) {
+		*from = blocktail(block)->nextfree;
+		arena.npool -= from == &arena.pool;
+	}
 	poolunlock();
 	if (block) {
 		blockreimage(block);
@@ -389,7 +440,80 @@ void blockput(void *block)
 	poollock();
 	blocktail(block)->nextfree = arena.pool;
 	arena.pool = block;
+	arena.npool++;
 	poolunlock();
+}
+
+/* Does libc's malloc keep a cache for this block's threads? */
+static bool mallocused(void *block)
+{
+	char *seg = (char *)block + tls.libctls;
+	for (int i = 0; i < tls.nmallocwords; i++)
+		if (TLSFIELD(seg, void *, tls.mallocword[i]))
+			return true;
+	return false;
+}
+
+/* The block's memory is not needed: nor are pages that belong to raw blocks alone. */
+static void makeraw(void *block)
+{
+	size_t i = (size_t)((char *)block - arena.base) / arena.stride;
+	poollock();
+	arena.raws[arena.nraw++] = (uint32_t)i;
+	arena.israw[i] = 1;
+	size_t nblocks = (size_t)(atomic_load(&arena.brk) - arena.base) / arena.stride;
+	size_t first = i * arena.stride >> 12, last = ((i + 1) * arena.stride - 1) >> 12;
+	for (size_t page = first; page <= last; page++) {
+		size_t b = (page << 12) / arena.stride;
+		bool all = true;
+		for (; all && b < nblocks && b * arena.stride < (page + 1) << 12; b++)
+			all = arena.israw[b];
+		if (all)
+			sys3(SYS_madvise, (long)(arena.base + (page << 12)), 4096,
+			     4 /* MADV_DONTNEED */);
+	}
+	poolunlock();
+}
+
+void blocktrim(void)
+{
+	uint32_t n = 0;
+	while (arena.npool > KEEP && arena.raws) { /* a hint; looked at again under the lock */
+		poollock();
+		void *block = arena.npool > KEEP ? arena.pool : NULL;
+		if (block) {
+			arena.pool = blocktail(block)->nextfree;
+			arena.npool--;
+			if (mallocused(block)) {
+				blocktail(block)->nextfree = arena.kept;
+				arena.kept = block;
+				poolunlock();
+				continue;
+			}
+		}
+		poolunlock();
+		if (!block)
+			break;
+		ListLink *l = &TLSFIELD(block, ListLink, tls.list);
+		if (blocktail(block)->generation == arena.generation + 1) {
+			stacklock();
+			l->next->prev = l->prev;
+			l->prev->next = l->next;
+			stackunlock();
+		}
+		DtvEntry *dtv = TLSFIELD(block, DtvEntry *, TCB_DTV);
+		for (size_t i = 1; i <= dtv[-1].counter; i++)
+			if (dtv[i].ptr.tofree)
+				free(dtv[i].ptr.tofree);
+		free(dtv - 1);
+		makeraw(block);
+		n++;
+	}
+	/* The DTVs leave holes in libc's heap, which gives back only what is at its end. */
+	if (atomic_fetch_add(&arena.freed, n) + n >= MANY && libcsym("malloc", NULL) == (void *)malloc) {
+		atomic_store(&arena.freed, 0);
+		malloc_trim(0);
+	}
 }
 
 void blockstart(void)

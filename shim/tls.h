@@ -16,6 +16,8 @@ typedef struct TlsLayout {
 	ptrdiff_t resp; /* __resp, from the block */
 	ptrdiff_t libctls; /* libc's own TLS segment, from the block */
 	size_t libctlssize;
+	uint16_t mallocword[8]; /* places in libc's segment that malloc sets */
+	int nmallocwords;
 	ptrdiff_t rseq; /* 0: none registered */
 	size_t statictls, align;
 	void *stackuser; /* list head _dl_stack_user */
@@ -50,6 +52,8 @@ static inline uint32_t selftid(void)
  * real thread: its block, and the stack it was given. Called on main.
  * Sets tls.ok.
  */
+/* Then, on a new real thread that has not allocated yet. */
+void tlsprobemalloc(void);
 void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize);
 
 /*
@@ -59,9 +63,11 @@ void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize);
  * May park (the allocator's locks): not on g0. NULL: out of memory.
  */
 void *blockget(uint32_t tid, uintptr_t stacklo, uintptr_t stackhi, size_t guard);
+/* Gives memory of pooled blocks beyond a few hundred back. May park. */
+void blocktrim(void);
 void blockput(void *block); /* any context, no locks of the program's */
 void *blockextra(void *block);
-enum { BLOCKEXTRA = 1024 };
+enum { BLOCKEXTRA = 512 };
 /* Is p the block of a goroutine (in use or pooled)? */
 bool isblock(const void *p);
 /* First act of a goroutine on its own block: what only code under its FS can do. */
