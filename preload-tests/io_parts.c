@@ -135,7 +135,9 @@ static ssize_t way_sendmsg(int fd, size_t n)
 
 static ssize_t way_sendmmsg(int fd, size_t n)
 {
-	struct iovec v[3] = {{data, n / 3}, {data + n / 3, n / 3}, {data + n / 3 * 2, n - n / 3 * 2}};
+	struct iovec v[3] = {{data, n / 3},
+			     {data + n / 3, n / 3},
+			     {data + n / 3 * 2, n - n / 3 * 2}};
 	struct mmsghdr m[3];
 	ssize_t sum = 0;
 
@@ -154,8 +156,8 @@ static const struct {
 	const char *name;
 	ssize_t (*write)(int fd, size_t n);
 	int socket;
-} ways[] = {{"write", way_write, 0},	 {"writev", way_writev, 0},   {"pwritev2", way_pwritev2, 0},
-	    {"send", way_send, 1},	 {"sendto", way_sendto, 1},   {"sendmsg", way_sendmsg, 1},
+} ways[] = {{"write", way_write, 0},      {"writev", way_writev, 0}, {"pwritev2", way_pwritev2, 0},
+	    {"send", way_send, 1},        {"sendto", way_sendto, 1}, {"sendmsg", way_sendmsg, 1},
 	    {"sendmmsg", way_sendmmsg, 1}};
 
 /* Reads slowly, in odd pieces, and compares; ends at limit bytes or at the end. */
@@ -200,7 +202,8 @@ static void all_is_written(void)
 			pthread_t t = spawn(read_slowly, &r);
 			ssize_t n = ways[w].write(fds[1], BIG);
 			if (n != BIG)
-				FAIL("%s on %s gives %zd, errno %d", ways[w].name, kinds[k].name, n, errno);
+				FAIL("%s on %s gives %zd, errno %d", ways[w].name, kinds[k].name, n,
+				     errno);
 			close(fds[1]);
 			join(t);
 			CHECK_EQ(r.got, BIG);
@@ -239,16 +242,18 @@ static void broken_in_the_middle(void)
 			pthread_t t = spawn(read_some_and_close, &r);
 			ssize_t n = ways[w].write(fds[1], BIG);
 			if (n < 100000 || n >= BIG)
-				FAIL("%s on %s gives %zd, errno %d", ways[w].name, kinds[k].name, n, errno);
+				FAIL("%s on %s gives %zd, errno %d", ways[w].name, kinds[k].name, n,
+				     errno);
 			/* Linux: a pipe signals with the part, a socket with the next call. */
 			if (sigpipes != !kinds[k].socket)
-				FAIL("%s on %s: %d SIGPIPE with the part", ways[w].name, kinds[k].name,
-				     (int)sigpipes);
+				FAIL("%s on %s: %d SIGPIPE with the part", ways[w].name,
+				     kinds[k].name, (int)sigpipes);
 			join(t);
 			sigpipes = 0;
 			CHECK_ERRNO(ways[w].write(fds[1], 1), EPIPE);
 			if (sigpipes != (ways[w].write != way_sendto))
-				FAIL("%s on %s: %d SIGPIPE after it", ways[w].name, kinds[k].name, (int)sigpipes);
+				FAIL("%s on %s: %d SIGPIPE after it", ways[w].name, kinds[k].name,
+				     (int)sigpipes);
 			close(fds[1]);
 		}
 	}
@@ -353,8 +358,10 @@ static ssize_t all_recvmsg_control(int fd, void *buf, size_t n)
 {
 	char control[100];
 	struct iovec v = {buf, n};
-	struct msghdr m = {
-	    .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	struct msghdr m = {.msg_iov = &v,
+			   .msg_iovlen = 1,
+			   .msg_control = control,
+			   .msg_controllen = sizeof control};
 
 	return recvmsg(fd, &m, MSG_WAITALL);
 }
@@ -369,15 +376,18 @@ static ssize_t all_peek_then_recv(int fd, void *buf, size_t n)
 
 static void waitall(void)
 {
-	static ssize_t (*const ways[])(int, void *, size_t) = {all_recv, all_recvmsg, all_recvmsg_control,
-							      all_peek_then_recv};
+	static ssize_t (*const ways[])(int, void *, size_t) = {all_recv, all_recvmsg,
+							       all_recvmsg_control,
+							       all_peek_then_recv};
 	enum { N = 200000 };
 	unsigned char *buf = malloc(N);
 
 	for (unsigned k = 1; k < COUNT(kinds); k++) {
 		for (unsigned w = 0; w < COUNT(ways); w++) {
 			for (int early = 0; early < 2; early++) {
-				struct sender s = {.n = early ? N / 2 : N, .pieces = 10, .thenclose = early};
+				struct sender s = {.n = early ? N / 2 : N,
+						   .pieces = 10,
+						   .thenclose = early};
 				int fds[2];
 
 				kinds[k].make(fds);
@@ -386,8 +396,8 @@ static void waitall(void)
 				memset(buf, 0, N);
 				ssize_t n = ways[w](fds[0], buf, N);
 				if (n != (ssize_t)s.n || memcmp(buf, data, s.n) != 0)
-					FAIL("%s, way %u, early %d: %zd of %zu, errno %d", kinds[k].name, w, early,
-					     n, s.n, errno);
+					FAIL("%s, way %u, early %d: %zd of %zu, errno %d",
+					     kinds[k].name, w, early, n, s.n, errno);
 				join(t);
 				close(fds[0]);
 				if (!early)
@@ -481,8 +491,8 @@ static void nonblocking(void)
 			for (int i = 0; (n = ways[w].write(fds[1], 300000)) > 0 && i < 1000; i++)
 				sum += n;
 			if (n != -1 || errno != EAGAIN || sum == 0)
-				FAIL("%s on %s: %zd, errno %d after %zu bytes", ways[w].name, kinds[k].name, n,
-				     errno, sum);
+				FAIL("%s on %s: %zd, errno %d after %zu bytes", ways[w].name,
+				     kinds[k].name, n, errno, sum);
 			CHECK_ERRNO(ways[w].write(fds[1], 300000), EAGAIN);
 			close(fds[0]);
 			close(fds[1]);
@@ -548,20 +558,20 @@ static void twice(void (*fn)(void))
 	close(fds[0]);
 }
 
-#define CASES(X)                                                                                                       \
-	X(all_is_written)                                                                                              \
-	X(broken_in_the_middle)                                                                                        \
-	X(signal_in_the_middle)                                                                                        \
-	X(waitall)                                                                                                     \
-	X(time_limits)                                                                                                 \
-	X(low_water_mark)                                                                                              \
-	X(nonblocking)                                                                                                 \
+#define CASES(X)                \
+	X(all_is_written)       \
+	X(broken_in_the_middle) \
+	X(signal_in_the_middle) \
+	X(waitall)              \
+	X(time_limits)          \
+	X(low_water_mark)       \
+	X(nonblocking)          \
 	X(full_peer)
 
-#define TWICE(name)                                                                                                    \
-	static void name##_twice(void)                                                                                 \
-	{                                                                                                              \
-		twice(name);                                                                                           \
+#define TWICE(name)                    \
+	static void name##_twice(void) \
+	{                              \
+		twice(name);           \
 	}
 #define ROW(name) {#name, name##_twice},
 CASES(TWICE)

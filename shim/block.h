@@ -16,7 +16,7 @@
 #include "signal.h"
 
 /* The arguments of a system call, filled up to six. */
-#define SIXARGS_(a, b, c, d, e, f, ...)                                                            \
+#define SIXARGS_(a, b, c, d, e, f, ...) \
 	(long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f)
 #define SIXARGS(...) SIXARGS_(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 
@@ -44,8 +44,8 @@ static inline long askagain(long nr, long a, long b, long c, long d, long e, lon
 
 enum {
 	EndsOnSignal = 0, /* any handler makes it fail with EINTR (signal(7): never restarted) */
-	Restarts = 1,	  /* handlers with SA_RESTART do not */
-	Cancels = 2,	  /* it is a cancellation point */
+	Restarts = 1,     /* handlers with SA_RESTART do not */
+	Cancels = 2,      /* it is a cancellation point */
 };
 long waitcall(int how, long nr, long a, long b, long c, long d, long e, long f);
 

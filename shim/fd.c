@@ -18,9 +18,9 @@ void fdforget(int fd)
 		return;
 	uint16_t old = atomic_load_explicit(&fdhints[fd], memory_order_relaxed);
 
-	while (!atomic_compare_exchange_weak_explicit(
-	    &fdhints[fd], &old, (uint16_t)((old & ~FdHint) + FdOneClose), memory_order_relaxed,
-	    memory_order_relaxed))
+	while (!atomic_compare_exchange_weak_explicit(&fdhints[fd], &old,
+						      (uint16_t)((old & ~FdHint) + FdOneClose),
+						      memory_order_relaxed, memory_order_relaxed))
 		;
 }
 

@@ -18,7 +18,7 @@
 
 enum {
 	FdUnknown, /* ask fstat */
-	FdFile,	   /* always ready: regular file, directory, block device */
+	FdFile,    /* always ready: regular file, directory, block device */
 	FdStream,  /* RWF_NOWAIT works */
 	FdSocket,  /* MSG_DONTWAIT works, and read is recv */
 	FdPolled,  /* neither works: poll first */

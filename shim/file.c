@@ -11,7 +11,7 @@
 #include <stdarg.h>
 #include <sys/ioctl.h>
 
-#define OPENNEEDSMODE(flags) ((flags) & O_CREAT || ((flags) & O_TMPFILE) == O_TMPFILE)
+#define OPENNEEDSMODE(flags) ((flags)&O_CREAT || ((flags)&O_TMPFILE) == O_TMPFILE)
 
 static mode_t openmode(int flags, va_list ap)
 {
@@ -153,12 +153,12 @@ SHIM(int, lockf, int fd, int cmd, off_t len)
 }
 
 /* The kernel's call, waiting: all that is left of the others is how a signal ends it. */
-#define SHIM_WAITS(ret, name, how, params, ...)                                                    \
-	SHIM(ret, name, PARAMS params)                                                             \
-	{                                                                                          \
-		if (!getg())                                                                       \
-			return real.name(__VA_ARGS__);                                             \
-		return (ret)errnoret(syswait(how, SYS_##name, __VA_ARGS__));                       \
+#define SHIM_WAITS(ret, name, how, params, ...)                              \
+	SHIM(ret, name, PARAMS params)                                       \
+	{                                                                    \
+		if (!getg())                                                 \
+			return real.name(__VA_ARGS__);                       \
+		return (ret)errnoret(syswait(how, SYS_##name, __VA_ARGS__)); \
 	}
 #define PARAMS(...) __VA_ARGS__
 

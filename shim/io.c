@@ -45,12 +45,19 @@ static int readiness(int fd, int mode)
 	return sysask(SYS_poll, &p, 1, 0) > 0 ? p.revents : 0;
 }
 
-/* After a part: has the rest failed already, the error being for the program's next call? */
+static bool issockcall(const Op *op)
+{
+	return op->nr == SYS_sendto || op->nr == SYS_sendmsg || op->nr == SYS_recvfrom ||
+	       op->nr == SYS_recvmsg || op->assocket;
+}
+
+/* After a part: has the rest failed already, the error being for the program's next call? (A pipe
+ * has no such error: the next part is told, with SIGPIPE.) */
 static bool dead(Op *op)
 {
 	int unread = 0;
 
-	if (!(readiness(op->fd, op->mode) & POLLERR))
+	if (!issockcall(op) || !(readiness(op->fd, op->mode) & POLLERR))
 		return false;
 	return op->mode == PollWrite || sysnow(SYS_ioctl, op->fd, FIONREAD, &unread) < 0 || !unread;
 }
@@ -100,15 +107,9 @@ static bool parked(Op *op, PollTicket *t, long *r)
 	case 0:
 		*r = fdcloses(op->fd) != op->closes ? -EBADF : -EPIPE;
 		return *r == -EPIPE && (!op->rest || !dead(op));
-	case -ETIMEDOUT:
-		*r = attempt(op);
-		return false;
-	case -EINTR:
-		*r = w;
-		return false;
-	default: /* no poller for it */
-		*r = native(op);
-		return false;
+	case -ETIMEDOUT: *r = attempt(op); return false;
+	case -EINTR: *r = w; return false;
+	default: /* no poller for it */ *r = native(op); return false;
 	}
 }
 
@@ -130,8 +131,7 @@ long transfer(Op *op)
 	op->tried = false;
 	op->closes = fdcloses(op->fd);
 	if (op->nowait)
-		return sys6(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4],
-				  op->a[5]);
+		return sys6(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4], op->a[5]);
 	if (op->mode == PollWrite && op->trynr >= 0) {
 		r = attempt(op);
 		if (r != -EAGAIN && r != -EINTR)
@@ -181,12 +181,6 @@ static void advance(Rest *rest, size_t n)
 		rest->v++;
 		rest->n--;
 	}
-}
-
-static bool issockcall(const Op *op)
-{
-	return op->nr == SYS_sendto || op->nr == SYS_sendmsg || op->nr == SYS_recvfrom ||
-	       op->nr == SYS_recvmsg || op->assocket;
 }
 
 /* The flags of a socket call that was made, for its next part. */
@@ -280,11 +274,14 @@ long transferall(Op *op, const struct iovec *v, size_t n)
 	return finish(op, v, n, r);
 }
 
-long pollfirst(int mode, int how, int fd, long nr, long a, long b, long c, long d, long e,
-		      long f)
+long pollfirst(int mode, int how, int fd, long nr, long a, long b, long c, long d, long e, long f)
 {
-	Op op = {
-	    .fd = fd, .mode = mode, .nr = nr, .a = {a, b, c, d, e, f}, .trynr = TryPoll, .how = how};
+	Op op = {.fd = fd,
+		 .mode = mode,
+		 .nr = nr,
+		 .a = {a, b, c, d, e, f},
+		 .trynr = TryPoll,
+		 .how = how};
 
 	return transfer(&op);
 }
@@ -306,11 +303,8 @@ static void rwop(Op *op, const struct iovec *v, long n, long flags)
 	    (in && hint & FdNonblock))
 		return;
 	switch (fdkind(op->fd)) {
-	case FdFile:
-		return;
-	case FdPolled:
-		op->trynr = TryPoll;
-		return;
+	case FdFile: return;
+	case FdPolled: op->trynr = TryPoll; return;
 	case FdSocket:
 		if (flags || (in && fdhaslowat(op->fd)))
 			return;
@@ -322,8 +316,8 @@ static void rwop(Op *op, const struct iovec *v, long n, long flags)
 			       sizeof op->t);
 		} else {
 			op->trynr = in ? SYS_recvmsg : SYS_sendmsg;
-			op->msg = (struct msghdr){.msg_iov = (struct iovec *)v,
-						  .msg_iovlen = (size_t)n};
+			op->msg =
+			    (struct msghdr){.msg_iov = (struct iovec *)v, .msg_iovlen = (size_t)n};
 			memcpy(op->t, (long[6]){op->fd, (long)&op->msg, MSG_DONTWAIT},
 			       sizeof op->t);
 		}
@@ -374,8 +368,11 @@ SHIM(ssize_t, read, int fd, void *buf, size_t n)
 {
 	if (!getg())
 		return real.read(fd, buf, n);
-	Op op = {
-	    .fd = fd, .mode = PollRead, .nr = SYS_read, .a = {fd, (long)buf, (long)n}, .one = {buf, n}};
+	Op op = {.fd = fd,
+		 .mode = PollRead,
+		 .nr = SYS_read,
+		 .a = {fd, (long)buf, (long)n},
+		 .one = {buf, n}};
 
 	rwop(&op, &op.one, 1, 0);
 	return errnoret(readrest(&op, &op.one, 1, transfer(&op)));
@@ -446,19 +443,19 @@ SHIM(int, eventfd_write, int fd, eventfd_t value)
 	return shim_write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
 
-#define SHIM_BUFAT(name, constness, NR)                                                            \
-	SHIM(ssize_t, name, int fd, constness void *buf, size_t n, off_t offset)                   \
-	{                                                                                          \
-		if (!getg())                                                                       \
-			return real.name(fd, buf, n, offset);                                      \
-		return raisedret(syswait(Restarts | Cancels, NR, fd, buf, n, offset));              \
+#define SHIM_BUFAT(name, constness, NR)                                                \
+	SHIM(ssize_t, name, int fd, constness void *buf, size_t n, off_t offset)       \
+	{                                                                              \
+		if (!getg())                                                           \
+			return real.name(fd, buf, n, offset);                          \
+		return raisedret(syswait(Restarts | Cancels, NR, fd, buf, n, offset)); \
 	}
-#define SHIM_VECTORAT(name, NR)                                                                      \
-	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)                    \
-	{                                                                                          \
-		if (!getg())                                                                       \
-			return real.name(fd, v, n, offset);                                        \
-		return raisedret(syswait(Restarts | Cancels, NR, fd, v, n, offset));                \
+#define SHIM_VECTORAT(name, NR)                                                      \
+	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)      \
+	{                                                                            \
+		if (!getg())                                                         \
+			return real.name(fd, v, n, offset);                          \
+		return raisedret(syswait(Restarts | Cancels, NR, fd, v, n, offset)); \
 	}
 SHIM_BUFAT(pread64, , SYS_pread64)
 SHIM_BUFAT(pwrite64, const, SYS_pwrite64)
@@ -472,4 +469,3 @@ SHIM(ssize_t, __pread64_chk, int fd, void *buf, size_t n, off_t offset, size_t l
 
 SHIM_VECTORAT(preadv, SYS_preadv)
 SHIM_VECTORAT(pwritev, SYS_pwritev)
-

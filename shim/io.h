@@ -17,15 +17,15 @@ enum {
 
 typedef struct Op {
 	int fd, mode;
-	long nr, a[6];	  /* as the program made it */
+	long nr, a[6];    /* as the program made it */
 	long trynr, t[6]; /* not waiting; or one of the above */
 	int64_t deadline; /* SO_RCVTIMEO, SO_SNDTIMEO; 0: not asked yet */
-	int how;	  /* what EINTR means: block.h */
-	int closes;	  /* fdcloses when it began */
-	bool nowait;	  /* the program's own call does not wait */
-	bool assocket;	  /* the try takes fd for a socket: ENOTSOCK says no more than that */
-	bool rest;	  /* a part has gone through already */
-	bool tried;	  /* out: the result is the try's, not the kernel's last word */
+	int how;          /* what EINTR means: block.h */
+	int closes;       /* fdcloses when it began */
+	bool nowait;      /* the program's own call does not wait */
+	bool assocket;    /* the try takes fd for a socket: ENOTSOCK says no more than that */
+	bool rest;        /* a part has gone through already */
+	bool tried;       /* out: the result is the try's, not the kernel's last word */
 	struct iovec one;
 	struct msghdr msg;
 } Op;

@@ -18,7 +18,6 @@
 
 #include <limits.h>
 
-
 enum { NTICKET = 32 };
 
 /*
@@ -313,8 +312,7 @@ static int selecttickets(Wait *w, PollTicket *t)
 		return -1;
 	for (int i = 0; i < 3; i++) {
 		for (int fd = 0; s->set[i] && fd < (int)w->a; fd++) {
-			if (s->asked[i][fd / 64] >> (fd % 64) & 1 &&
-			    !ticket(t, &n, fd, setmode[i]))
+			if (s->asked[i][fd / 64] >> (fd % 64) & 1 && !ticket(t, &n, fd, setmode[i]))
 				return -1;
 		}
 	}

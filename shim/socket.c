@@ -49,8 +49,7 @@ static long receive(Op *op, const struct iovec *v, size_t n, int flags, bool pla
 	return finish(op, v, n, r);
 }
 
-SHIM(ssize_t, recvfrom, int fd, void *buf, size_t n, int flags, __SOCKADDR_ARG addr,
-     socklen_t *len)
+SHIM(ssize_t, recvfrom, int fd, void *buf, size_t n, int flags, __SOCKADDR_ARG addr, socklen_t *len)
 {
 	if (!getg())
 		return real.recvfrom(fd, buf, n, flags, addr, len);
@@ -156,8 +155,8 @@ static bool finishmessage(int fd, struct mmsghdr *m, int flags)
 
 	op.tried = true;
 	if (m->msg_len < all)
-		m->msg_len = (unsigned)finish(&op, m->msg_hdr.msg_iov, m->msg_hdr.msg_iovlen,
-					      m->msg_len);
+		m->msg_len =
+		    (unsigned)finish(&op, m->msg_hdr.msg_iov, m->msg_hdr.msg_iovlen, m->msg_len);
 	return m->msg_len == all;
 }
 
@@ -171,15 +170,14 @@ SHIM(int, sendmmsg, int fd, struct mmsghdr *msgs, unsigned n, int flags)
 	if (n > IOV_MAX)
 		n = IOV_MAX;
 	do {
-		Op op = sockop(PollWrite, SYS_sendmmsg, fd, (long)(msgs + sent), n - sent, 3,
-			       flags);
+		Op op =
+		    sockop(PollWrite, SYS_sendmmsg, fd, (long)(msgs + sent), n - sent, 3, flags);
 
 		r = transfer(&op);
 		if (r <= 0)
 			break;
 		sent += (unsigned)r;
-		if (flags & MSG_DONTWAIT || !op.tried ||
-		    !finishmessage(fd, &msgs[sent - 1], flags))
+		if (flags & MSG_DONTWAIT || !op.tried || !finishmessage(fd, &msgs[sent - 1], flags))
 			break;
 	} while (sent < n && !fdnonblock(fd));
 	return (int)raisedret(sent ? (long)sent : r);
@@ -249,7 +247,7 @@ SHIM(ssize_t, sendfile, int out, int in, off_t *offset, size_t n)
 	if (!getg())
 		return real.sendfile(out, in, offset, n);
 	return raisedret(pollfirst(PollWrite, Restarts, out, SYS_sendfile, out, in, (long)offset,
-				  (long)n, 0, 0));
+				   (long)n, 0, 0));
 }
 
 SHIM(ssize_t, splice, int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags)
@@ -257,12 +255,12 @@ SHIM(ssize_t, splice, int in, off_t *inoff, int out, off_t *outoff, size_t n, un
 	if (!getg())
 		return real.splice(in, inoff, out, outoff, n, flags);
 	if (flags & SPLICE_F_NONBLOCK || n == 0)
-		return errnoret(syswait(Restarts | Cancels, SYS_splice, in, inoff, out, outoff, n,
-					flags));
+		return errnoret(
+		    syswait(Restarts | Cancels, SYS_splice, in, inoff, out, outoff, n, flags));
 	bool fill = alwaysready(in);
 
 	return raisedret(pollfirst(fill ? PollWrite : PollRead, Restarts | Cancels, fill ? out : in,
-				  SYS_splice, in, (long)inoff, out, (long)outoff, (long)n, flags));
+				   SYS_splice, in, (long)inoff, out, (long)outoff, (long)n, flags));
 }
 
 SHIM(ssize_t, tee, int in, int out, size_t n, unsigned flags)
@@ -271,8 +269,8 @@ SHIM(ssize_t, tee, int in, int out, size_t n, unsigned flags)
 		return real.tee(in, out, n, flags);
 	if (flags & SPLICE_F_NONBLOCK || n == 0)
 		return errnoret(syswait(Restarts | Cancels, SYS_tee, in, out, n, flags));
-	return errnoret(pollfirst(PollRead, Restarts | Cancels, in, SYS_tee, in, out, (long)n,
-				  flags, 0, 0));
+	return errnoret(
+	    pollfirst(PollRead, Restarts | Cancels, in, SYS_tee, in, out, (long)n, flags, 0, 0));
 }
 
 SHIM(ssize_t, vmsplice, int fd, const struct iovec *v, size_t n, unsigned flags)

@@ -176,7 +176,8 @@ SHIM(int, sigtimedwait, const sigset_t *set, siginfo_t *info, const struct times
 		return real.sigtimedwait(set, info, timeout);
 	if (timeout && !validtime(timeout))
 		return (int)errnoret(-EINVAL);
-	return (int)errnoret(takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER));
+	return (int)errnoret(
+	    takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER));
 }
 
 SHIM(int, sigwaitinfo, const sigset_t *set, siginfo_t *info)
