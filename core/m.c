@@ -81,7 +81,7 @@ static void mstart(void *arg)
 }
 
 /* Takes back a P for which no M could be made. Its work waits for others. */
-static void abandonp(P *pp, bool spinning)
+static void abandonp(P *pp, bool spinning) UNCHECKED_ROLES
 {
 	if (spinning)
 		atomic_fetch_sub(&sched.nmspinning, 1);
@@ -279,8 +279,11 @@ void handoffp(P *pp)
 		startm(pp, false);
 		return;
 	}
+	int64_t when = atomic_load(&pp->timer0when);
 	pidleput_locked(pp);
 	unlock(&sched.lock);
+	if (when != FOREVER) /* somebody must keep an eye on its timers */
+		wakepoller(when);
 }
 
 /* Makes pp, whose status is Pidle and which is on no list, mp's. mp: caller. */

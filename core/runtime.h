@@ -260,8 +260,8 @@ void tlssetg(void *tls, G *gp); /* gp is what getg() says under that block */
  * what made it findable; false: run on at once. Returns who woke it.
  * The caller is in one acquirem section, which gopark ends (no releasem after
  * it: the M may be another), and holds no locks but those that unlockf
- * releases. unlockf touches nothing of gp's stack after it has released them.
- * With a deadline or intr unlockf must return true.
+ * releases. gp's stack stays parked until unlockf has returned. It returns
+ * false only if it has won the wakeclaim itself, or nobody else could.
  */
 void parkarm(G *gp, bool intr);
 uint32_t gopark(bool (*unlockf)(G *gp, void *arg), void *arg, WaitReason why, int64_t deadline);
@@ -313,6 +313,7 @@ bool deltimer(Timer *t); /* true: removed before firing. false: it fired; its fn
 /* Runs what is due on pp; returns the next deadline of pp or FOREVER. May be called by any M for
  * any P, and by sysmon. *ran: something fired. */
 int64_t checktimers(P *pp, int64_t now, bool *ran) MAY_RUN_WITHOUT_P;
+void wakepoller(int64_t when); /* an idle P has a timer for then */
 int64_t timesleepuntil(void); /* earliest over all Ps */
 void movetimers_locked(P *from, P *to); /* procresize */
 

@@ -79,6 +79,16 @@ static bool takep(P *pp)
 	return true;
 }
 
+/*
+ * Does mp compute at this moment? One that is blocked in a system call is left
+ * alone: SIGURG would end some calls with EINTR, whatever SA_RESTART says.
+ */
+static bool computes(M *mp)
+{
+	int64_t cpu = threadcputime(mp->tid);
+	return cpu >= 0 && threadcputime(mp->tid) > cpu;
+}
+
 /* One look at all Ps. Returns how many were set free or asked to yield. */
 static int retake(int64_t now)
 {
@@ -123,10 +133,21 @@ static int retake(int64_t now)
 			}
 		}
 		pp->sysmontick.cputime = cpu;
-		if (waiting && now - pp->sysmontick.schedwhen >= debug.slice)
+		if (waiting && now - pp->sysmontick.schedwhen >= debug.slice && mp && computes(mp))
 			n += preemptone(pp);
 	}
 	return n;
+}
+
+/* Storm: asks all to yield. */
+static void stormall(void)
+{
+	for (int32_t i = 0; i < sched.gomaxprocs; i++) {
+		P *pp = sched.allp[i];
+		M *mp = pp->status == Prunning ? atomic_load(&pp->m) : NULL;
+		if (mp && computes(mp))
+			preemptone(pp);
+	}
 }
 
 /* Ms that compute on without a P, and goroutines whose interruption was
@@ -263,7 +284,7 @@ void sysmon(void *unused)
 		bool busy = workqueued() || atomic_load(&sched.gcwaiting) || reminded;
 		if (debug.storm && anyrunning()) {
 			if (now >= nextstorm) {
-				preemptall();
+				stormall();
 				nextstorm = now + STORM;
 			}
 			busy = true;

@@ -114,7 +114,7 @@ static void extract(P *pp, int32_t i)
 
 /* A new earliest timer of pp: if somebody sleeps in the poller beyond it, he
  * must wake up for it. */
-static void wakepoller(P *pp, int64_t when)
+static void newearliest(P *pp, int64_t when)
 {
 	if (atomic_load(&sched.lastpoll) == 0) {
 		/* polluntil is 0 between the poller's two steps: it looks at the
@@ -126,6 +126,16 @@ static void wakepoller(P *pp, int64_t when)
 		 * for long. (With nothing else to do its M will poll.) */
 		sysmonneeded();
 	}
+}
+
+/* An idle P has a timer for that time: the poller, if there is one, must know; else
+ * sysmon becomes it. */
+void wakepoller(int64_t when)
+{
+	if (atomic_load(&sched.lastpoll) != 0)
+		wakesysmon();
+	else if (atomic_load(&sched.polluntil) > when)
+		netpollBreak();
 }
 
 void addtimer(P *pp, Timer *t)
@@ -143,7 +153,7 @@ void addtimer(P *pp, Timer *t)
 		publish(pp);
 	unlock(&pp->timerslock);
 	if (first)
-		wakepoller(pp, when);
+		newearliest(pp, when);
 }
 
 bool deltimer(Timer *t)

@@ -13,14 +13,6 @@
 
 #include <stdatomic.h>
 
-enum { /* libc's bits */
-	CancelDisabled = 1,
-	CancelAsync = 2,
-	CancelCanceling = 4,
-	CancelCanceled = 8,
-	CancelExiting = 16,
-};
-
 static _Atomic int *word(void *block)
 {
 	return (_Atomic int *)((char *)block + tls.cancelhandling);
@@ -31,16 +23,9 @@ static bool wanted(int w)
 	return (w & (CancelDisabled | CancelCanceled | CancelExiting)) == CancelCanceled;
 }
 
-bool cancelwanted(void)
+void cancelself(void)
 {
-	Thread *th = curthread();
-	return th && wanted(atomic_load_explicit(word(th->block), memory_order_relaxed));
-}
-
-void testcancel(void)
-{
-	if (unlikely(cancelwanted()))
-		shim_pthread_exit(PTHREAD_CANCELED);
+	shim_pthread_exit(PTHREAD_CANCELED);
 }
 
 SHIM(void, pthread_testcancel, void)

@@ -4,12 +4,36 @@
 #ifndef GOSHIM_CANCEL_H
 #define GOSHIM_CANCEL_H
 
-#include "shim.h"
+#include "tls.h"
 
-/* A cancellation point: ends the calling goroutine when its cancellation was asked
+enum {
+	/* glibc 2.36's place for the state; tlsprobe refuses to start on any other. */
+	CANCELOFFSET = 0x308,
+	/* Its bits. */
+	CancelDisabled = 1,
+	CancelAsync = 2,
+	CancelCanceling = 4,
+	CancelCanceled = 8,
+	CancelExiting = 16,
+};
+
+/* Has the cancellation of the caller, a goroutine, been asked for, and is it enabled? */
+static inline bool cancelwanted(void)
+{
+	int w = selfcancelword();
+	return (w & (CancelDisabled | CancelCanceled | CancelExiting)) == CancelCanceled &&
+	       getg() != NULL;
+}
+
+/* Ends the calling goroutine. */
+void cancelself(void);
+
+/* A cancellation point: ends the calling goroutine when that was asked
  * for and is enabled. Cleanup handlers run in the caller's state. */
-void testcancel(void);
-/* The same as a question. */
-bool cancelwanted(void);
+static inline void testcancel(void)
+{
+	if (unlikely(cancelwanted()))
+		cancelself();
+}
 
 #endif

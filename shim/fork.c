@@ -14,6 +14,7 @@
  */
 #include "sched.h"
 #include "signal.h"
+#include "sync.h"
 #include "thread.h"
 
 #include <stdarg.h>
@@ -39,6 +40,7 @@ static void forkchild(Thread *self)
 static void childhandler(void)
 {
 	Thread *self = curthread();
+	forkgen++;
 	if (self)
 		forkchild(self);
 }

@@ -258,6 +258,8 @@ static void sethost(void)
 
 static _Atomic bool refused; /* this process keeps to kernel threads */
 
+static void takewires(void);
+
 static bool refuse(const char *why)
 {
 	warn("glibc %s, %s: running on kernel threads", gnu_get_libc_version(), why);
@@ -334,6 +336,7 @@ bool startsched(void)
 		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);
 		return refuse(why);
 	}
+	takewires();
 	waitstep(4); /* signals have somebody to go to */
 	sigthreadstart(threadof((pthread_t)selfblock()));
 	return true;
@@ -353,11 +356,13 @@ void bracketenter(void)
 	if (!th)
 		return;
 	lockOSThread();
-	if (th->bracket++ == 0) {
-		th->bracketmask = ggetkmask();
-		gsetkmask(th->mask & ~(1ull << (SIGURG - 1)));
-		entersyscall();
-	}
+	if (th->bracket++)
+		return;
+	th->bracketmask = ggetkmask();
+	if (th->wired) /* libc's code for robust and PI mutexes writes it into them */
+		TLSFIELD(th->block, int, tls.tid) = (int)sys0(SYS_gettid);
+	gsetkmask(th->mask & ~(1ull << (SIGURG - 1)));
+	entersyscall();
 }
 
 void bracketleave(void)
@@ -365,39 +370,51 @@ void bracketleave(void)
 	Thread *th = curthread();
 	if (!th)
 		return;
+	bool pending = false;
 	if (--th->bracket == 0) {
 		KEEP_ERRNO;
 		exitsyscall();
 		gsetkmask(th->bracketmask);
-		bool pending = sigpendingopen();
-		unlockOSThread();
-		if (pending)
-			sigdeliver(true);
-		return;
+		TLSFIELD(th->block, uint32_t, tls.tid) = th->tid;
+		pending = sigpendingopen();
 	}
 	unlockOSThread();
+	if (pending)
+		sigdeliver(true);
 }
+
+/* Wires of the process's only thread, before the start. */
+static int earlywires;
 
 void wire(void)
 {
 	Thread *th = curthread();
-	if (!th)
+	if (!th) {
+		earlywires += !schedstarted();
 		return;
+	}
 	lockOSThread();
-	if (th->wired++)
-		return;
-	TLSFIELD(th->block, int, tls.tid) = (int)sys0(SYS_gettid);
-	sys2(SYS_set_robust_list, (long)th->block + tls.robusthead, 24);
+	if (th->wired++ == 0)
+		sys2(SYS_set_robust_list, (long)th->block + tls.robusthead, 24);
 }
 
 void unwire(void)
 {
 	Thread *th = curthread();
-	if (!th)
+	if (!th) {
+		earlywires -= !schedstarted() && earlywires > 0;
 		return;
-	if (--th->wired == 0) {
-		TLSFIELD(th->block, uint32_t, tls.tid) = th->tid;
-		sys2(SYS_set_robust_list, (long)mblock() + tls.robusthead, 24);
 	}
+	if (th->wired == 0)
+		return;
+	if (--th->wired == 0)
+		sys2(SYS_set_robust_list, (long)mblock() + tls.robusthead, 24);
 	unlockOSThread();
+}
+
+/* What main held before it became goroutine 1, it holds wired. */
+static void takewires(void)
+{
+	for (; earlywires > 0; earlywires--)
+		wire();
 }

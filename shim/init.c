@@ -196,13 +196,7 @@ static int wrappedmain(int argc, char **argv, char **envp)
 		__pthread_register_cancel(&buf);
 		exit(programmain(argc, argv, envp));
 	}
-	if (getg())
-		mainthreadexit(curthread()->result);
-	/* The only thread: libc's order at a thread's end, then the process's. */
-	void (*dtors)(void) = libcsym("__call_tls_dtors", "GLIBC_PRIVATE");
-	if (dtors)
-		dtors();
-	exit(0);
+	threadend(mainthread.result);
 }
 
 SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char **argv,

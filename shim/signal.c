@@ -475,12 +475,21 @@ bool sigpendingopen(void)
 	return th && (atomic_load(&th->pending) & ~th->mask);
 }
 
+/* Asynchronous cancellation acts anywhere. */
+static void asynccancel(void)
+{
+	enum { ASYNC = 2 };
+	if (cancelwanted() && (TLSFIELD(curthread()->block, int, tls.cancelhandling) & ASYNC))
+		testcancel();
+}
+
 bool sigdeliver(bool restartable)
 {
 	if (!getg())
 		return false; /* the kernel ran handlers, and says EINTR where it meant it */
 	bool restart;
 	bool ran = deliver(NULL, &restart);
+	asynccancel();
 	return !ran || (restartable && restart);
 }
 
@@ -494,11 +503,7 @@ void siginterrupt_host(void *ctx)
 		return;
 	}
 	deliver(ctx, &restart);
-	th = curthread();
-	/* Asynchronous cancellation acts anywhere. */
-	enum { ASYNC = 2 };
-	if (cancelwanted() && (TLSFIELD(th->block, int, tls.cancelhandling) & ASYNC))
-		testcancel();
+	asynccancel();
 }
 
 /* --- the kernel's handler --------------------------------------------------------------------------- */

@@ -143,16 +143,21 @@ static void threaddone(void *arg)
 		semaready(&th->state, 1, NULL, NULL, NULL, 0);
 }
 
-noreturn_fn void threadexit(void *result)
+static void calldestructors(void)
 {
 	static void (*calltlsdtors)(void);
-	Thread *th = curthread();
-	th->result = result;
 	if (!calltlsdtors)
 		calltlsdtors = libcsym("__call_tls_dtors", "GLIBC_PRIVATE");
 	if (calltlsdtors)
 		calltlsdtors();
 	tsdexit();
+}
+
+static noreturn_fn void threadexit(void *result)
+{
+	Thread *th = curthread();
+	th->result = result;
+	calldestructors();
 	th->exiting = true;
 	if (atomic_fetch_sub(&nthreads, 1) == 1)
 		exit(0); /* the last one, after main's pthread_exit */
@@ -161,15 +166,21 @@ noreturn_fn void threadexit(void *result)
 	goexit(threaddone, th);
 }
 
-/* main called pthread_exit: its goroutine ends, the process when all have. */
-noreturn_fn void mainthreadexit(void *result)
+/*
+ * The calling thread has unwound, or returned: of a goroutine the end; of the
+ * process's only thread, before the start or in a fork child, the process's.
+ */
+noreturn_fn void threadend(void *result)
 {
-	threadexit(result);
+	if (getg())
+		threadexit(result);
+	calldestructors();
+	exit(0);
 }
 
 SHIM(void, pthread_exit, void *result)
 {
-	Thread *th = curthread();
+	Thread *th = threadof((pthread_t)selfblock());
 	if (th)
 		th->result = result;
 	real.pthread_exit(result); /* unwinds to threadmain or to main's wrapper */
@@ -191,10 +202,11 @@ static void threadmain(void *arg)
 	/* Where libc's unwinding of pthread_exit and cancellation ends. */
 	if (__sigsetjmp((struct __jmp_buf_tag *)(void *)buf.__cancel_jmp_buf, 0) == 0) {
 		__pthread_register_cancel(&buf);
-		th = curthread();
-		threadexit(th->start(th->arg));
+		th = blockextra(selfblock());
+		threadend(th->start(th->arg));
 	}
-	threadexit(curthread()->result);
+	th = blockextra(selfblock());
+	threadend(th->result);
 }
 
 static void trim(void);

@@ -66,8 +66,7 @@ extern Thread mainthread;
 void threadseach(bool (*fn)(Thread *th, void *arg), void *arg);
 void threadforkchild(Thread *self);
 /* What ends a thread whichever way: destructors, then goexit. */
-noreturn_fn void threadexit(void *result);
-noreturn_fn void mainthreadexit(void *result);
+noreturn_fn void threadend(void *result);
 extern _Atomic int nthreads; /* live goroutines that are threads of the program */
 
 /* tsd.c: runs the calling thread's key destructors. */

@@ -19,6 +19,7 @@
  * library with initial-exec TLS writes its image into every block on that list.
  */
 #include "tls.h"
+#include "cancel.h"
 
 #include <locale.h>
 #include <malloc.h>
@@ -118,7 +119,7 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 		return "robust list";
 	tls.cleanup = tls.robusthead + 24;
 	tls.cleanupjmp = tls.cleanup + 8;
-	if (tls.cancelhandling != tls.cleanupjmp + 8)
+	if (tls.cancelhandling != tls.cleanupjmp + 8 || tls.cancelhandling != CANCELOFFSET)
 		return "cancellation state";
 	tls.specific1st = tls.cancelhandling + CANCELSIZE;
 	if (tls.specific != tls.specific1st + KEYS1ST * 16)

@@ -47,6 +47,14 @@ static inline uint32_t selftid(void)
 	return t;
 }
 
+/* The calling thread's word of cancellation state (cancel.h). */
+static inline int selfcancelword(void)
+{
+	int w;
+	__asm__ volatile("movl %%fs:0x308, %0" : "=r"(w));
+	return w;
+}
+
 /*
  * Compares glibc's structures with what this file knows, with the help of a
  * real thread: its block, and the stack it was given. Called on main.

@@ -51,34 +51,47 @@ SHIM(void, tss_delete, tss_t key)
 	shim_pthread_key_delete(key);
 }
 
-/* POSIX: up to PTHREAD_DESTRUCTOR_ITERATIONS rounds, as destructors set values again. */
-void tsdexit(void)
+/* One round over all keys. True when a destructor ran. */
+static bool destructors(void)
 {
-	void *block = selfblock();
-	uint8_t *used = &TLSFIELD(block, uint8_t, tls.specificused);
-	for (int round = 0; round < PTHREAD_DESTRUCTOR_ITERATIONS && *used; round++) {
-		*used = 0;
-		uint32_t max = atomic_load(&maxkey);
-		for (uint32_t k = 0; k < max; k++) {
-			if (!atomic_load_explicit(&keys[k].used, memory_order_relaxed))
-				continue;
-			void *v = real.pthread_getspecific(k);
-			if (!v)
-				continue;
-			real.pthread_setspecific(k, NULL);
-			void (*dtor)(void *) = atomic_load(&keys[k].dtor);
-			if (dtor) {
-				dtor(v);
-				*used = 1; /* look once more */
-			}
+	uint32_t max = atomic_load(&maxkey);
+	bool ran = false;
+	for (uint32_t k = 0; k < max; k++) {
+		if (!atomic_load_explicit(&keys[k].used, memory_order_relaxed))
+			continue;
+		void *v = real.pthread_getspecific(k);
+		if (!v)
+			continue;
+		real.pthread_setspecific(k, NULL);
+		void (*dtor)(void *) = atomic_load(&keys[k].dtor);
+		if (dtor) {
+			dtor(v);
+			ran = true;
 		}
 	}
-	/* The tables of keys 32 and up, and what is left in the first: as a new thread's. */
+	return ran;
+}
+
+/* The tables of keys 32 and up, and what is left in the first, as a new thread's. */
+static void resettables(void *block)
+{
 	void **tables = &TLSFIELD(block, void *, tls.specific);
 	for (int i = 1; i < KEYS / KEYS2ND; i++) {
 		free(tables[i]);
 		tables[i] = NULL;
 	}
 	memset((char *)block + tls.specific1st, 0, KEYS2ND * 16);
-	*used = 0;
+	TLSFIELD(block, uint8_t, tls.specificused) = 0;
+}
+
+void tsdexit(void)
+{
+	void *block = selfblock();
+	if (isblock(block) && !TLSFIELD(block, uint8_t, tls.specificused))
+		return; /* it never set a key */
+	/* POSIX: so often, as destructors set values again. */
+	for (int round = 0; round < PTHREAD_DESTRUCTOR_ITERATIONS && destructors(); round++)
+		;
+	if (isblock(block))
+		resettables(block);
 }
