@@ -1,6 +1,6 @@
 /*
- * Barriers: everybody waits for the last, exactly one is told to be the serial thread, rounds do not mix, and the
- * barrier may be destroyed by whoever comes out first.
+ * Barriers: everybody waits for the last, exactly one is told to be the serial thread, rounds do
+ * not mix, and the barrier may be destroyed by whoever comes out first.
  */
 #include "test.h"
 

@@ -1,6 +1,7 @@
 /*
- * Deferred cancellation: a thread ends at a cancellation point, with its cleanup handlers run and PTHREAD_CANCELED for
- * the joiner; not elsewhere, not while disabled, and a cond_wait that is cancelled owns the mutex in its handlers.
+ * Deferred cancellation: a thread ends at a cancellation point, with its cleanup handlers run and
+ * PTHREAD_CANCELED for the joiner; not elsewhere, not while disabled, and a cond_wait that is
+ * cancelled owns the mutex in its handlers.
  */
 #include "test.h"
 

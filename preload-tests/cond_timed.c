@@ -1,6 +1,7 @@
 /*
- * Timed waits on a condition: the clock is the attribute's or the caller's, deadlines in the past time out at once,
- * bad ones are refused, and a signal that races the deadline is either taken or left to another waiter, never lost.
+ * Timed waits on a condition: the clock is the attribute's or the caller's, deadlines in the past
+ * time out at once, bad ones are refused, and a signal that races the deadline is either taken or
+ * left to another waiter, never lost.
  */
 #include "test.h"
 
@@ -169,7 +170,8 @@ static void signals_race_deadlines(void)
 	CHECK(timeouts > 0);
 }
 
-/* One waiter with a far deadline among impatient ones: the signal that they decline must reach it. */
+/* One waiter with a far deadline among impatient ones: the signal that they decline must reach
+ * it. */
 static int ready;
 
 static void *patient(void *arg)

@@ -1,6 +1,6 @@
 /*
- * Condition variables: waits end by signal or broadcast, nobody is forgotten, the mutex is owned again afterwards, and
- * the variable may be destroyed as soon as everybody has been told.
+ * Condition variables: waits end by signal or broadcast, nobody is forgotten, the mutex is owned
+ * again afterwards, and the variable may be destroyed as soon as everybody has been told.
  */
 #include "test.h"
 
@@ -170,7 +170,8 @@ static void bounded_queue(void)
 	CHECK_EQ(fill, 0);
 }
 
-/* Destroyed and freed right after the broadcast, while the woken are still on their way out (POSIX allows it). */
+/* Destroyed and freed right after the broadcast, while the woken are still on their way out
+ * (POSIX allows it). */
 struct event {
 	pthread_mutex_t *m;
 	pthread_cond_t c;
@@ -211,7 +212,8 @@ static void destroyed_after_broadcast(void)
 		e->set = 1;
 		pthread_cond_broadcast(&e->c);
 		pthread_mutex_unlock(&m);
-		/* Blocks until the woken have left, then the memory is ours. e->set is read under m by them: keep it. */
+		/* Blocks until the woken have left, then the memory is ours. e->set is read
+		 * under m by them: keep it. */
 		CHECK_EQ(pthread_cond_destroy(&e->c), 0);
 		memset(&e->c, 0xff, sizeof e->c);
 		for (unsigned i = 0; i < COUNT(t); i++)

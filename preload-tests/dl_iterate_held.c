@@ -1,7 +1,7 @@
 /*
- * A callback of dl_iterate_phdr that waits: ld.so's lock is held meanwhile, others who need it wait in the kernel by a
- * futex that nobody can interpose, and yet those whom the callback waits for must run. With one processor that takes
- * the runtime's noticing that the others are stuck.
+ * A callback of dl_iterate_phdr that waits: ld.so's lock is held meanwhile, others who need it wait
+ * in the kernel by a futex that nobody can interpose, and yet those whom the callback waits for
+ * must run. With one processor that takes the runtime's noticing that the others are stuck.
  */
 #include "test.h"
 

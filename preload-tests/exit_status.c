@@ -1,6 +1,7 @@
 /*
- * Ends of a process, as its parent sees them: return from main, exit, _exit, abort, quick_exit, fatal signals and
- * pthread_exit of main, from main and from threads, while others are blocked, run and spin.
+ * Ends of a process, as its parent sees them: return from main, exit, _exit, abort, quick_exit,
+ * fatal signals and pthread_exit of main, from main and from threads, while others are blocked, run
+ * and spin.
  */
 #include "test.h"
 

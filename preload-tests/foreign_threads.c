@@ -1,7 +1,8 @@
 /*
- * Kernel threads that the program did not ask pthread_create for: libc's helper of SIGEV_THREAD timers, its threads of
- * asynchronous I/O and of getaddrinfo_a, and whatever a library made with the real function. They lock, signal, sleep,
- * read and create threads like any other, and meet the program's own threads in the same objects.
+ * Kernel threads that the program did not ask pthread_create for: libc's helper of SIGEV_THREAD
+ * timers, its threads of asynchronous I/O and of getaddrinfo_a, and whatever a library made with
+ * the real function. They lock, signal, sleep, read and create threads like any other, and meet the
+ * program's own threads in the same objects.
  */
 #include "test.h"
 

@@ -1,8 +1,10 @@
 /*
- * fork, and a child that works on: with locks in a known state, its own threads, waits, sockets and further forks.
+ * fork, and a child that works on: with locks in a known state, its own threads, waits, sockets and
+ * further forks.
  *
- * Only the forking thread exists in the child. Whatever the other threads of the parent were waiting for there, the
- * words that counted them are still in memory, and the child must not wait for them.
+ * Only the forking thread exists in the child. Whatever the other threads of the parent were
+ * waiting for there, the words that counted them are still in memory, and the child must not wait
+ * for them.
  */
 #include "test.h"
 
@@ -136,7 +138,8 @@ static void *churn(void *arg)
 
 static int work_with_our_lock(void)
 {
-	/* `blocked` was locked by this thread before the fork: ours to unlock, and nobody waits for it here. */
+	/* `blocked` was locked by this thread before the fork: ours to unlock, and nobody waits
+	 * for it here. */
 	CHECK_EQ(pthread_mutex_trylock(&blocked), EBUSY);
 	CHECK_EQ(pthread_mutex_unlock(&blocked), 0);
 	CHECK_EQ(pthread_mutex_lock(&blocked), 0);
@@ -200,7 +203,8 @@ static int malloc_and_threads(void)
 	return 7;
 }
 
-/* While others allocate, lock, print and create threads. m may be held by one of them: the child leaves it alone. */
+/* While others allocate, lock, print and create threads. m may be held by one of them: the child
+ * leaves it alone. */
 static void among_busy_threads(void)
 {
 	pthread_t t[4];
@@ -233,7 +237,8 @@ static void from_a_thread(void)
 		join(t[i]);
 }
 
-/* A thread that forks and, in the child, ends itself: the process ends with status 0 when its last thread does. */
+/* A thread that forks and, in the child, ends itself: the process ends with status 0 when its
+ * last thread does. */
 static void *fork_and_exit_thread(void *arg)
 {
 	pid_t pid = fork();
@@ -361,7 +366,8 @@ static void threads_wait_for_children(void)
 		join(t[i]);
 }
 
-/* The parent's sleepers and readers go on although a child came and went with copies of everything. */
+/* The parent's sleepers and readers go on although a child came and went with copies of
+ * everything. */
 static void *sleep_300(void *arg)
 {
 	int64_t start = now_ns();

@@ -1,6 +1,6 @@
 /*
- * accept and connect: both block and are woken by the other, errors are the kernel's, and a server with a thread for
- * each connection keeps its word to every client.
+ * accept and connect: both block and are woken by the other, errors are the kernel's, and a server
+ * with a thread for each connection keeps its word to every client.
  */
 #include "test.h"
 

@@ -1,6 +1,7 @@
 /*
- * Descriptors closed under the program's feet, by itself: daemons close everything from 3 on, shells move descriptors
- * about, and close_range takes whole ranges. Whatever the library uses for itself, the program's waits go on.
+ * Descriptors closed under the program's feet, by itself: daemons close everything from 3 on,
+ * shells move descriptors about, and close_range takes whole ranges. Whatever the library uses for
+ * itself, the program's waits go on.
  */
 #include "test.h"
 
@@ -92,7 +93,8 @@ static void everything_else(void)
 	}
 }
 
-/* The library must not have taken numbers that the program counts on: the lowest free one is given out. */
+/* The library must not have taken numbers that the program counts on: the lowest free one is
+ * given out. */
 static void lowest_number_first(void)
 {
 	int a = open("/dev/null", O_RDONLY), b = open("/dev/null", O_RDONLY);
@@ -105,8 +107,8 @@ static void lowest_number_first(void)
 	close(b);
 }
 
-/* Waits end when another thread closes what they wait for, or go on with what took the number; they do not hang on
- * something that is gone once data is there. */
+/* Waits end when another thread closes what they wait for, or go on with what took the number;
+ * they do not hang on something that is gone once data is there. */
 static void *read_one(void *arg)
 {
 	char ch = 0;
@@ -129,7 +131,8 @@ static void closed_while_somebody_reads(void)
 			sleep_ms(5);
 		int r = fds[0], w = fds[1];
 		close(r);
-		/* Natively the reader still reads the old pipe; a library may also end it with EBADF. */
+		/* Natively the reader still reads the old pipe; a library may also end it with
+		 * EBADF. */
 		ssize_t n = 0;
 		if (round % 4 < 2) {
 			signal(SIGPIPE, SIG_IGN);

@@ -1,6 +1,6 @@
 /*
- * The program's own epoll: event loops in threads keep working, edge-triggered and one-shot included, with the events
- * that the kernel would give, and waiting in epoll_wait parks the thread.
+ * The program's own epoll: event loops in threads keep working, edge-triggered and one-shot
+ * included, with the events that the kernel would give, and waiting in epoll_wait parks the thread.
  */
 #include "test.h"
 
@@ -116,7 +116,8 @@ static void edges(void)
 	CHECK_EQ(epoll_wait(ep, ev, 4, -1), 1);
 	join(t);
 	CHECK_EQ(read(fds[0], buf, sizeof buf), 2);
-	/* A blocking read waits next to the edge-triggered registration and takes nothing from it. */
+	/* A blocking read waits next to the edge-triggered registration and takes nothing from
+	 * it. */
 	CHECK_EQ(epoll_wait(ep, ev, 4, 0), 0);
 	close(fds[0]);
 	close(fds[1]);

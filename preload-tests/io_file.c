@@ -1,6 +1,6 @@
 /*
- * Files: reads, writes and locks that the kernel cannot make wait on a poll, by many threads at once; locks held by
- * another process are waited for without holding up the other threads.
+ * Files: reads, writes and locks that the kernel cannot make wait on a poll, by many threads at
+ * once; locks held by another process are waited for without holding up the other threads.
  */
 #include "test.h"
 
@@ -73,7 +73,8 @@ static void blocks_of_many(void)
 	end_file();
 }
 
-/* O_APPEND by many: whole records, none lost; the file offset shared by read() of many: each byte once. */
+/* O_APPEND by many: whole records, none lost; the file offset shared by read() of many: each
+ * byte once. */
 static int appender, taken[1000];
 
 static void *append(void *arg)

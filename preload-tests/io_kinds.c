@@ -1,9 +1,10 @@
 /*
- * Whatever a descriptor is: eventfd, timerfd, inotify, terminals, FIFOs, files, directories, /dev; and the calls that move
- * data between them. Each waits for another thread when it has to, and answers wrong arguments as the kernel does, at
- * once.
+ * Whatever a descriptor is: eventfd, timerfd, inotify, terminals, FIFOs, files, directories, /dev;
+ * and the calls that move data between them. Each waits for another thread when it has to, and
+ * answers wrong arguments as the kernel does, at once.
  *
- * Every case runs twice: alone, and while so many threads wait in read that a scheduler would rather park.
+ * Every case runs twice: alone, and while so many threads wait in read that a scheduler would
+ * rather park.
  */
 #include "test.h"
 

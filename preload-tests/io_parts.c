@@ -1,9 +1,11 @@
 /*
- * Calls that go through in parts: a blocking write takes all there is to write however little room there is,
- * MSG_WAITALL gives all that was asked for, and what ends either in the middle (a signal, a timeout, the other side) leaves
- * the part as the result, and SIGPIPE and the error to whoever they belong.
+ * Calls that go through in parts: a blocking write takes all there is to write however little room
+ * there is, MSG_WAITALL gives all that was asked for, and what ends either in the middle (a signal,
+ * a timeout, the other side) leaves the part as the result, and SIGPIPE and the error to whoever
+ * they belong.
  *
- * Every case runs twice: alone, and while so many threads wait in read that a scheduler would rather park.
+ * Every case runs twice: alone, and while so many threads wait in read that a scheduler would
+ * rather park.
  */
 #include "test.h"
 

@@ -1,7 +1,8 @@
 /*
- * Pipes between threads: reads block until there is something, writes until there is room, and both end by the other
- * side's close. A waiting thread is parked, so hundreds may wait on few kernel threads, and nothing of how the library
- * waits shows: an fd that the program made blocking stays so.
+ * Pipes between threads: reads block until there is something, writes until there is room, and both
+ * end by the other side's close. A waiting thread is parked, so hundreds may wait on few kernel
+ * threads, and nothing of how the library waits shows: an fd that the program made blocking stays
+ * so.
  */
 #include "test.h"
 
@@ -68,7 +69,8 @@ static void write_ends_by_close(void)
 	CHECK_EQ(read(fds[0], &c, 1), 1);
 	sleep_ms(30);
 	close(fds[0]);
-	/* Some of it was written before: a short count, or the error if the kernel counted nothing. */
+	/* Some of it was written before: a short count, or the error if the kernel counted
+	 * nothing. */
 	intptr_t n = (intptr_t)join(t);
 	CHECK(n == -1 || (n > 0 && n < (intptr_t)sizeof big));
 	CHECK_ERRNO(write(fds[1], big, 1), EPIPE);
@@ -299,7 +301,8 @@ static void mode_changes_are_seen(void)
 	close(fds[1]);
 }
 
-/* The same fd numbers for new pipes, again and again, by close, dup2 and fclose: no wait may hang on an old one. */
+/* The same fd numbers for new pipes, again and again, by close, dup2 and fclose: no wait may
+ * hang on an old one. */
 static void wait_for_one_byte(void)
 {
 	char buf[10];

@@ -1,6 +1,6 @@
 /*
- * poll and select: timeouts last, events from other threads end the wait, every event bit is the kernel's, and two
- * threads may wait for one fd in different ways.
+ * poll and select: timeouts last, events from other threads end the wait, every event bit is the
+ * kernel's, and two threads may wait for one fd in different ways.
  */
 #include "test.h"
 

@@ -1,6 +1,7 @@
 /*
- * The read, write, recv and send families over every kind of socket, between two threads: what is sent arrives, calls
- * block when they should and for as long as the socket's own timeouts say, and flags mean what they say.
+ * The read, write, recv and send families over every kind of socket, between two threads: what is
+ * sent arrives, calls block when they should and for as long as the socket's own timeouts say, and
+ * flags mean what they say.
  */
 #include "test.h"
 
@@ -297,7 +298,8 @@ static void both_directions_at_once(void)
 			continue;
 		REQUIRE(make_pair(kinds[k].domain, kinds[k].type, fds) == 0);
 		for (int i = 0; i < 2; i++) {
-			/* Small buffers, so that both sides block often; whole pieces of 8192 bytes are sent at once. */
+			/* Small buffers, so that both sides block often; whole pieces of 8192
+			 * bytes are sent at once. */
 			t[i] = spawn(pour, (void *)(intptr_t)fds[i]);
 			t[2 + i] = spawn(drain, (void *)(intptr_t)fds[i]);
 		}

@@ -1,8 +1,10 @@
 /*
- * Thread-specific data: values belong to the thread wherever it runs, start as NULL, and are given to the destructors
- * when the thread ends: repeatedly while destructors set new ones, at most PTHREAD_DESTRUCTOR_ITERATIONS times.
+ * Thread-specific data: values belong to the thread wherever it runs, start as NULL, and are given
+ * to the destructors when the thread ends: repeatedly while destructors set new ones, at most
+ * PTHREAD_DESTRUCTOR_ITERATIONS times.
  *
- * glibc keeps the first 32 keys in the thread block and the rest in allocated blocks: both must work.
+ * glibc keeps the first 32 keys in the thread block and the rest in allocated blocks: both must
+ * work.
  */
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /*
- * A module loaded by dlopen whose thread-local variable uses the initial-exec model: ld.so places it in the surplus of
- * the static TLS block, for threads that exist already too. See tls_dlopen.c.
+ * A module loaded by dlopen whose thread-local variable uses the initial-exec model: ld.so places
+ * it in the surplus of the static TLS block, for threads that exist already too. See tls_dlopen.c.
  */
 static __thread int value __attribute__((tls_model("initial-exec"))) = 22;
 static __thread int zero __attribute__((tls_model("initial-exec")));

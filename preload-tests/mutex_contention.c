@@ -1,6 +1,7 @@
 /*
- * Mutexes that many threads want: nobody is lost in the queue, nobody starves, the memory of a mutex may be freed as
- * soon as its last user has unlocked it, and waiting is parking (hundreds wait on few kernel threads).
+ * Mutexes that many threads want: nobody is lost in the queue, nobody starves, the memory of a
+ * mutex may be freed as soon as its last user has unlocked it, and waiting is parking (hundreds
+ * wait on few kernel threads).
  */
 #include "test.h"
 

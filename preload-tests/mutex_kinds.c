@@ -1,6 +1,7 @@
 /*
- * The four kinds of mutex and every way to make one: what each answers to being locked again, unlocked by the wrong
- * thread, tried, destroyed. The static initialisers differ in one field only, and must be told apart by it.
+ * The four kinds of mutex and every way to make one: what each answers to being locked again,
+ * unlocked by the wrong thread, tried, destroyed. The static initialisers differ in one field only,
+ * and must be told apart by it.
  */
 #include "test.h"
 
@@ -211,7 +212,8 @@ static void bad_attributes(void)
 	pthread_mutexattr_destroy(&attr);
 }
 
-/* Locked before the first thread exists, contended after: the state must be the same protocol all along. */
+/* Locked before the first thread exists, contended after: the state must be the same protocol
+ * all along. */
 static void locked_before_the_first_thread(void)
 {
 	for (unsigned i = 0; i < COUNT(kinds); i++) {

@@ -1,6 +1,7 @@
 /*
- * Mutexes that the kernel or another process knows: process-shared, robust and priority-inheriting ones keep libc's
- * protocol, since the other side may be native, and must work from any thread, in company, and across fork.
+ * Mutexes that the kernel or another process knows: process-shared, robust and priority-inheriting
+ * ones keep libc's protocol, since the other side may be native, and must work from any thread, in
+ * company, and across fork.
  */
 #include "test.h"
 

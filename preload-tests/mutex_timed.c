@@ -1,5 +1,6 @@
 /*
- * Timed locks: both clocks, past and future deadlines, bad ones, and a hand-over just before the deadline.
+ * Timed locks: both clocks, past and future deadlines, bad ones, and a hand-over just before the
+ * deadline.
  */
 #include "test.h"
 
@@ -93,8 +94,8 @@ static void unlocked_before_the_deadline(void)
 }
 
 /*
- * Deadlines and hand-overs that race: a thread that gave up must not have been given the lock, and one that was given
- * it must own it.
+ * Deadlines and hand-overs that race: a thread that gave up must not have been given the lock, and
+ * one that was given it must own it.
  */
 static long count;
 static int inside;

@@ -1,8 +1,9 @@
 /*
- * pthread_once: the routine runs once, everybody returns after it has finished, and waiting for it is parking.
+ * pthread_once: the routine runs once, everybody returns after it has finished, and waiting for it
+ * is parking.
  *
- * The routine may block, create threads, use other once controls, or be left by pthread_exit, after which another
- * caller runs it.
+ * The routine may block, create threads, use other once controls, or be left by pthread_exit, after
+ * which another caller runs it.
  */
 #include "test.h"
 

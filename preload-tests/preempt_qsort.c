@@ -1,6 +1,7 @@
 /*
- * Callbacks from libc under preemption: a comparator may be preempted, yield, lock and sleep while qsort, bsearch,
- * twalk or scandir are below it on the stack. Several sort at once; every result is checked.
+ * Callbacks from libc under preemption: a comparator may be preempted, yield, lock and sleep while
+ * qsort, bsearch, twalk or scandir are below it on the stack. Several sort at once; every result is
+ * checked.
  */
 #include "test.h"
 

@@ -1,16 +1,18 @@
 /*
- * Register survival: whatever a loop without calls holds in registers must be there after it was preempted, had other
- * threads run in between and was continued, perhaps by another kernel thread. This is our checkasm.
+ * Register survival: whatever a loop without calls holds in registers must be there after it was
+ * preempted, had other threads run in between and was continued, perhaps by another kernel thread.
+ * This is our checkasm.
  *
- * Each kind of state has a leaf in assembly that loads a pattern, spins on a counter and stores what it finds. Several
- * threads with patterns of their own run each leaf at the same time, with fewer processors than threads.
+ * Each kind of state has a leaf in assembly that loads a pattern, spins on a counter and stores
+ * what it finds. Several threads with patterns of their own run each leaf at the same time, with
+ * fewer processors than threads.
  */
 #include "test.h"
 
 enum { THREADS = 6, VECTOR_BYTES = 32 * 64 };
 
-/* rdi: 15 words to load, rsi: 15 to store, rdx: iterations. The counter lies on the stack, all registers but rsp hold
- * the pattern. */
+/* rdi: 15 words to load, rsi: 15 to store, rdx: iterations. The counter lies on the stack, all
+ * registers but rsp hold the pattern. */
 __asm__(
     ".text\n"
     ".type spin_general, @function\n"
@@ -37,7 +39,8 @@ __asm__(
     ".size spin_general, . - spin_general\n");
 void spin_general(const uint64_t *in, uint64_t *out, long iterations);
 
-/* rdi: seed, rsi: iterations. Fills the 128 bytes below the stack pointer; returns how many words changed. */
+/* rdi: seed, rsi: iterations. Fills the 128 bytes below the stack pointer; returns how many
+ * words changed. */
 __asm__(".type spin_red_zone, @function\n"
 	"spin_red_zone:\n"
 	"	mov %rdi, %rax\n"
@@ -130,7 +133,8 @@ __asm__(".type spin_x87, @function\n"
 	".size spin_x87, . - spin_x87\n");
 void spin_x87(const void *in, void *out, long iterations);
 
-/* rdi: MXCSR and x87 control word to load, rsi: where to store, rdx: iterations. The defaults are put back. */
+/* rdi: MXCSR and x87 control word to load, rsi: where to store, rdx: iterations. The defaults
+ * are put back. */
 __asm__(".type spin_control, @function\n"
 	"spin_control:\n"
 	"	stmxcsr -8(%rsp)\n"
@@ -179,7 +183,7 @@ static void in_threads(void *(*fn)(void *))
 
 static int rounds(void)
 {
-	return scale(3, 10);
+	return scale(3, 5);
 }
 
 static void fill(void *p, size_t n, uint64_t seed)
@@ -327,7 +331,8 @@ static void mask_registers(void)
 	in_threads(mask_thread);
 }
 
-/* Different kinds at the same time: a thread that uses no vectors must not clear those of one that does. */
+/* Different kinds at the same time: a thread that uses no vectors must not clear those of one
+ * that does. */
 static void *mixed_thread(void *arg)
 {
 	switch ((uintptr_t)arg % 3) {
@@ -376,7 +381,8 @@ static void *control_thread(void *arg)
 {
 	for (int r = 0; r < rounds(); r++) {
 		unsigned rounding = ((unsigned)(uintptr_t)arg + r) & 3;
-		/* All exceptions masked; rounding, and for some flush-to-zero, as the thread likes. */
+		/* All exceptions masked; rounding, and for some flush-to-zero, as the thread
+		 * likes. */
 		struct control in = {0x1f80 | rounding << 13 | (r & 1) << 15,
 				     (uint16_t)(0x037f | rounding << 10), 0},
 			       out = {0};
@@ -462,7 +468,8 @@ static void string_instructions(void)
 	in_threads(string_thread);
 }
 
-/* Compiled code: the same sums, with integers, doubles and carries, must come out in every thread. */
+/* Compiled code: the same sums, with integers, doubles and carries, must come out in every
+ * thread. */
 static uint64_t long_sum(unsigned seed)
 {
 	uint64_t h = seed, lo = seed, hi = 1;

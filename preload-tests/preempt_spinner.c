@@ -1,6 +1,6 @@
 /*
- * Loops without calls: a thread that spins on a flag must not keep from running whoever sets it, with fewer
- * processors than spinners, whichever of them is main. Only preemption helps here.
+ * Loops without calls: a thread that spins on a flag must not keep from running whoever sets it,
+ * with fewer processors than spinners, whichever of them is main. Only preemption helps here.
  */
 #include "test.h"
 
@@ -52,7 +52,8 @@ static void main_spins(void)
 	}
 }
 
-/* Each spins until its number comes up: as many switches as there are steps, none of them voluntary. */
+/* Each spins until its number comes up: as many switches as there are steps, none of them
+ * voluntary. */
 static int turn;
 enum { CHAIN = 6, STEPS = 5 };
 

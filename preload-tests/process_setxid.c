@@ -1,6 +1,7 @@
 /*
- * Changing the user: setuid and its relatives act on the whole process, which libc brings about by signalling every
- * thread. All kernel threads of the process must have changed when the call returns, whatever they were doing, or none.
+ * Changing the user: setuid and its relatives act on the whole process, which libc brings about by
+ * signalling every thread. All kernel threads of the process must have changed when the call
+ * returns, whatever they were doing, or none.
  */
 #include "test.h"
 

@@ -1,6 +1,7 @@
 /*
- * New programs: vfork and exec, posix_spawn, system, popen, from main and from threads. They get the thread's signal
- * mask and dispositions, not the library's, and while one waits for its child the others run.
+ * New programs: vfork and exec, posix_spawn, system, popen, from main and from threads. They get
+ * the thread's signal mask and dispositions, not the library's, and while one waits for its child
+ * the others run.
  */
 #include "test.h"
 
@@ -163,8 +164,8 @@ static void others_run_meanwhile(void)
 }
 
 /*
- * What the child sees of signals, from its /proc: blocked as in the thread that made it, ignored as in the process,
- * nothing else.
+ * What the child sees of signals, from its /proc: blocked as in the thread that made it, ignored as
+ * in the process, nothing else.
  */
 static void read_masks(const char *how, FILE *f, uint64_t *blocked, uint64_t *ignored)
 {

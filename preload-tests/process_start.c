@@ -1,6 +1,6 @@
 /*
- * A program that makes no thread sees nothing: one kernel thread, its own descriptors, default signals, no output. What
- * it locks, posts and registers before its first thread holds after it.
+ * A program that makes no thread sees nothing: one kernel thread, its own descriptors, default
+ * signals, no output. What it locks, posts and registers before its first thread holds after it.
  */
 #include "test.h"
 

@@ -1,5 +1,6 @@
 /*
- * Read-write locks: readers together, writers alone, the preference that was asked for, and the timed forms.
+ * Read-write locks: readers together, writers alone, the preference that was asked for, and the
+ * timed forms.
  */
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /*
- * Unnamed and named semaphores: tokens are neither lost nor made, the timed forms keep to their clock, and sem_post
- * works from a signal handler, which is what people use it for.
+ * Unnamed and named semaphores: tokens are neither lost nor made, the timed forms keep to their
+ * clock, and sem_post works from a signal handler, which is what people use it for.
  */
 #include "test.h"
 
@@ -204,7 +204,8 @@ static void *kill_process(void *arg)
 	return arg;
 }
 
-/* Standard signals merge: what counts is that each handler's post arrives and the waiter sees the end. */
+/* Standard signals merge: what counts is that each handler's post arrives and the waiter sees
+ * the end. */
 static void posted_by_a_handler(void)
 {
 	struct sigaction sa = {.sa_handler = post_it, .sa_flags = SA_RESTART};

@@ -1,7 +1,7 @@
 /*
- * Sending signals: pthread_kill reaches the thread it names, wherever that waits or runs; raise the caller;
- * kill(getpid()) some thread that has not blocked the signal. Handlers get siginfo, and calls are interrupted or
- * restarted as SA_RESTART says.
+ * Sending signals: pthread_kill reaches the thread it names, wherever that waits or runs; raise the
+ * caller; kill(getpid()) some thread that has not blocked the signal. Handlers get siginfo, and
+ * calls are interrupted or restarted as SA_RESTART says.
  */
 #include "test.h"
 
@@ -242,7 +242,8 @@ static void from_another_process(void)
 	signal(SIGUSR1, SIG_DFL);
 }
 
-/* Blocking calls: without SA_RESTART they end with EINTR; with it those that POSIX restarts go on. */
+/* Blocking calls: without SA_RESTART they end with EINTR; with it those that POSIX restarts go
+ * on. */
 static long do_read(void)
 {
 	char ch;

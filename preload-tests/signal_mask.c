@@ -1,6 +1,7 @@
 /*
- * Signal masks belong to threads: inherited at creation, kept while the thread moves between kernel threads, changed by
- * handlers only for their duration, and a blocked signal waits until it is unblocked.
+ * Signal masks belong to threads: inherited at creation, kept while the thread moves between kernel
+ * threads, changed by handlers only for their duration, and a blocked signal waits until it is
+ * unblocked.
  */
 #include "test.h"
 
@@ -129,7 +130,8 @@ static void realtime_signals_queue(void)
 	signal(SIGRTMIN + 1, SIG_DFL);
 }
 
-/* Within a handler: its own signal and sa_mask are blocked; after it, and after migration in it, the old mask is back. */
+/* Within a handler: its own signal and sa_mask are blocked; after it, and after migration in it,
+ * the old mask is back. */
 /* volatile: to the compiler raise() is a leaf that changes none of our variables. */
 static volatile int seen_own, seen_masked, seen_other;
 

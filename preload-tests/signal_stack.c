@@ -1,6 +1,7 @@
 /*
- * Alternate signal stacks belong to threads: set, asked for and used by each on its own, also while the thread moves,
- * yields inside the handler, or has no room left on its own stack. And faults that a handler leaves by siglongjmp.
+ * Alternate signal stacks belong to threads: set, asked for and used by each on its own, also while
+ * the thread moves, yields inside the handler, or has no room left on its own stack. And faults
+ * that a handler leaves by siglongjmp.
  */
 #include "test.h"
 
@@ -110,7 +111,8 @@ static void onstack_without_one(void)
 	join(spawn(without_altstack, NULL));
 }
 
-/* Faults: the handler gets the address, and may leave by siglongjmp; again and again, in many threads at once. */
+/* Faults: the handler gets the address, and may leave by siglongjmp; again and again, in many
+ * threads at once. */
 static __thread sigjmp_buf env;
 static __thread void *fault_address;
 
@@ -199,7 +201,8 @@ static void faults_repaired(void)
 	munmap(p, part * COUNT(t));
 }
 
-/* The stack runs out; the handler on the alternate stack is told and jumps back, which is what language runtimes do. */
+/* The stack runs out; the handler on the alternate stack is told and jumps back, which is what
+ * language runtimes do. */
 static int __attribute__((noinline)) overflow(int depth)
 {
 	volatile char pad[1000];

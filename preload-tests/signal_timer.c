@@ -1,6 +1,6 @@
 /*
- * Signals of timers: alarm, setitimer and timer_create reach a handler while threads wait, compute or both, and end
- * the waits that signals end.
+ * Signals of timers: alarm, setitimer and timer_create reach a handler while threads wait, compute
+ * or both, and end the waits that signals end.
  */
 #include "test.h"
 

@@ -1,6 +1,7 @@
 /*
- * Waiting for signals: sigwait and its relatives take what is blocked, whether it was sent to the process or to the
- * thread, before or after they began to wait, and a signal handling thread among workers is the classic use.
+ * Waiting for signals: sigwait and its relatives take what is blocked, whether it was sent to the
+ * process or to the thread, before or after they began to wait, and a signal handling thread among
+ * workers is the classic use.
  */
 #include "test.h"
 

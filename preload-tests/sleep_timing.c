@@ -1,5 +1,6 @@
 /*
- * Sleeps last at least as long as asked, do not hold a processor, and end early only by a signal, telling what is left.
+ * Sleeps last at least as long as asked, do not hold a processor, and end early only by a signal,
+ * telling what is left.
  */
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /*
- * Spin locks: exclusion, and progress when the holder is not running. A holder that was preempted or that yields must
- * get its processor back although others spin on all of them.
+ * Spin locks: exclusion, and progress when the holder is not running. A holder that was preempted
+ * or that yields must get its processor back although others spin on all of them.
  */
 #include "test.h"
 

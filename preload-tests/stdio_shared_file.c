@@ -1,10 +1,11 @@
 /*
- * One FILE, hundreds of writers, every write checked. A prototype once counted fewer lines in the file than were
- * printed; whether a disk or the scheduler lost them was never found out. So: each call's result is checked, each line
- * carries its writer, number and a checksum, and the file must hold each of them once and whole.
+ * One FILE, hundreds of writers, every write checked. A prototype once counted fewer lines in the
+ * file than were printed; whether a disk or the scheduler lost them was never found out. So: each
+ * call's result is checked, each line carries its writer, number and a checksum, and the file must
+ * hold each of them once and whole.
  *
- * Lines are made by printf, puts, fwrite and putc under flockfile, with yields in between and, in the last case,
- * writers that spin so that they are preempted at odd places.
+ * Lines are made by printf, puts, fwrite and putc under flockfile, with yields in between and, in
+ * the last case, writers that spin so that they are preempted at odd places.
  */
 #include "test.h"
 

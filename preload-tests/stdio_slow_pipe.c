@@ -1,6 +1,7 @@
 /*
- * stdio over a pipe whose other side is slow. libc's own read and write are not interposed, so a thread waits in the
- * kernel while it holds the FILE's lock, others wait for that lock, and the writer they all wait for must still run.
+ * stdio over a pipe whose other side is slow. libc's own read and write are not interposed, so a
+ * thread waits in the kernel while it holds the FILE's lock, others wait for that lock, and the
+ * writer they all wait for must still run.
  */
 #include "test.h"
 
@@ -44,7 +45,8 @@ static void fgets_waits(void)
 	fclose(f);
 }
 
-/* More readers than processors, one FILE: each line goes to one of them, in pieces of a line at least. */
+/* More readers than processors, one FILE: each line goes to one of them, in pieces of a line at
+ * least. */
 static FILE *shared;
 static int lines_read;
 

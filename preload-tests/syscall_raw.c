@@ -1,7 +1,7 @@
 /*
- * Blocking system calls made by inline assembly, which no library can interpose: threads stuck in them must not keep
- * the others from running, though there are more of them than processors, and they must come back with what the
- * kernel answered.
+ * Blocking system calls made by inline assembly, which no library can interpose: threads stuck in
+ * them must not keep the others from running, though there are more of them than processors, and
+ * they must come back with what the kernel answered.
  */
 #include "test.h"
 

@@ -1,13 +1,15 @@
 /*
  * What every preload test shares: checks, a table of cases, and a bound on time.
  *
- * A preload test is an ordinary program that knows nothing of goshim: it passes on plain glibc first, and then has
- * to pass again with the library preloaded. Two things are learned from the environment, both set by the runner:
- * GOSHIM_TEST_MODE (plain, p1, pN, storm) chooses counts, and whether to insist that threads were goroutines.
+ * A preload test is an ordinary program that knows nothing of goshim: it passes on plain glibc
+ * first, and then has to pass again with the library preloaded. Two things are learned from the
+ * environment, both set by the runner: GOSHIM_TEST_MODE (plain, p1, pN, storm) chooses counts, and
+ * whether to insist that threads were goroutines.
  *
- * Output goes through write(2) rather than stdio, which several tests have on the operating table. Time is bounded by
- * the runner, or, when a test is started by hand, by a process of its own that is nobody's child: an alarm would use
- * the signals under test, a watchdog thread the threads under test.
+ * Output goes through write(2) rather than stdio, which several tests have on the operating table.
+ * Time is bounded by the runner, or, when a test is started by hand, by a process of its own that
+ * is nobody's child: an alarm would use the signals under test, a watchdog thread the threads under
+ * test.
  *
  * Exit status: 0 passed, 1 failed, 77 skipped.
  */
@@ -228,8 +230,9 @@ static inline int kernel_threads(void)
 }
 
 /*
- * Called while `threads` threads of the program (at least 64) are blocked: with the library they must be goroutines,
- * so that far fewer kernel threads are there. Waits a little, since kernel threads may be on their way out.
+ * Called while `threads` threads of the program (at least 64) are blocked: with the library they
+ * must be goroutines, so that far fewer kernel threads are there. Waits a little, since kernel
+ * threads may be on their way out.
  */
 static inline void check_goroutines(int threads)
 {
@@ -247,8 +250,8 @@ static inline void check_goroutines(int threads)
 }
 
 /*
- * Runs fn in a forked child and returns its wait status. fn's return value becomes the exit status by way of exit();
- * failures counted in the child are added as exit status 99.
+ * Runs fn in a forked child and returns its wait status. fn's return value becomes the exit status
+ * by way of exit(); failures counted in the child are added as exit status 99.
  */
 static inline int in_child(int (*fn)(void))
 {

@@ -1,9 +1,9 @@
 /*
- * Thread attributes: what is set is what the thread gets, and what pthread_getattr_np tells of a running thread is
- * true of the stack it runs on.
+ * Thread attributes: what is set is what the thread gets, and what pthread_getattr_np tells of a
+ * running thread is true of the stack it runs on.
  *
- * The hard one is a stack given by the program: the moment pthread_join returns it may be unmapped, so the last
- * instruction executed on it must lie before the joiner's wake-up.
+ * The hard one is a stack given by the program: the moment pthread_join returns it may be unmapped,
+ * so the last instruction executed on it must lie before the joiner's wake-up.
  */
 #include "test.h"
 

@@ -1,8 +1,10 @@
 /*
- * Creating and joining threads: the argument goes in, the result comes out, and joins that cannot work say so.
+ * Creating and joining threads: the argument goes in, the result comes out, and joins that cannot
+ * work say so.
  *
- * Joins are where a thread's storage changes hands: the value must be the one returned, from whichever thread joins,
- * whether the target ended long ago, ends now, or ends only because of something the joiner did before.
+ * Joins are where a thread's storage changes hands: the value must be the one returned, from
+ * whichever thread joins, whether the target ended long ago, ends now, or ends only because of
+ * something the joiner did before.
  */
 #include "test.h"
 

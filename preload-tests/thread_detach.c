@@ -1,5 +1,6 @@
 /*
- * Detached threads: nobody joins them, so their end alone must give back everything, and joining them must fail.
+ * Detached threads: nobody joins them, so their end alone must give back everything, and joining
+ * them must fail.
  */
 #include "test.h"
 

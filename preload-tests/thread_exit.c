@@ -1,6 +1,7 @@
 /*
- * pthread_exit from wherever a thread happens to be: its value reaches the joiner, cleanup handlers run last in first
- * out, key destructors after them, and the stack is really unwound rather than abandoned.
+ * pthread_exit from wherever a thread happens to be: its value reaches the joiner, cleanup handlers
+ * run last in first out, key destructors after them, and the stack is really unwound rather than
+ * abandoned.
  */
 #include "test.h"
 

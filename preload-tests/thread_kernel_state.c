@@ -1,6 +1,7 @@
 /*
- * State that the kernel keeps for a thread: affinity, scheduling class, nice value, the working directory after
- * unshare, capabilities of its own. A thread that sets it has it, keeps it, and is the only one.
+ * State that the kernel keeps for a thread: affinity, scheduling class, nice value, the working
+ * directory after unshare, capabilities of its own. A thread that sets it has it, keeps it, and is
+ * the only one.
  */
 #include "test.h"
 

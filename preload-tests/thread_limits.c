@@ -1,6 +1,6 @@
 /*
- * Creation beyond memory and limits: EAGAIN, the process alive, all threads made so far at work, and creation works
- * again when there is room again.
+ * Creation beyond memory and limits: EAGAIN, the process alive, all threads made so far at work,
+ * and creation works again when there is room again.
  */
 #include "test.h"
 
@@ -36,7 +36,8 @@ static long vm_kib(void)
 	return pages * 4;
 }
 
-/* Creates until it fails or `most` are there; everybody is released and joined. Returns how many there were. */
+/* Creates until it fails or `most` are there; everybody is released and joined. Returns how many
+ * there were. */
 static int fill(int most)
 {
 	pthread_t *t = malloc(most * sizeof *t);

@@ -1,6 +1,7 @@
 /*
- * 100,000 threads alive at once, all blocked on one condition, then released and joined; three rounds, after which the
- * memory is back. Natively the counts are small: two mappings each run into vm.max_map_count.
+ * 100,000 threads alive at once, all blocked on one condition, then released and joined; three
+ * rounds, after which the memory is back. Natively the counts are small: two mappings each run into
+ * vm.max_map_count.
  */
 #include "test.h"
 

@@ -1,6 +1,7 @@
 /*
- * Stacks that run out: the process dies by SIGSEGV as natively, and with the library there is one line on stderr first
- * that names the goroutine. Faults that are no overflow get no such line. What fits into the stack works.
+ * Stacks that run out: the process dies by SIGSEGV as natively, and with the library there is one
+ * line on stderr first that names the goroutine. Faults that are no overflow get no such line. What
+ * fits into the stack works.
  */
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /*
- * Who am I: pthread_self, gettid, names and CPU clocks answer for the thread, and keep answering the same while it
- * moves between kernel threads.
+ * Who am I: pthread_self, gettid, names and CPU clocks answer for the thread, and keep answering
+ * the same while it moves between kernel threads.
  */
 #include "test.h"
 

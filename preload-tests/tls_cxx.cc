@@ -1,6 +1,7 @@
 /*
- * C++ per-thread state under migration: exceptions in flight and caught (the runtime keeps them in TLS), thread_local
- * objects with constructors and destructors, static locals initialised once, and the standard library's threads.
+ * C++ per-thread state under migration: exceptions in flight and caught (the runtime keeps them in
+ * TLS), thread_local objects with constructors and destructors, static locals initialised once, and
+ * the standard library's threads.
  */
 #include "test.h"
 
@@ -314,7 +315,8 @@ static void unwinding()
 		CHECK_EQ(pthread_cancel(t), 0);
 		CHECK(join(t) == PTHREAD_CANCELED);
 	}
-	/* A thread cancelled before it began to run has made nothing to unwind, but usleep comes after the frame. */
+	/* A thread cancelled before it began to run has made nothing to unwind, but usleep comes
+	 * after the frame. */
 	CHECK_EQ(unwound.load(), 60);
 }
 

@@ -1,6 +1,7 @@
 /*
- * Modules with thread-local variables, loaded while threads exist: each thread, old or new, blocked or running, sees
- * the initial value first and its own afterwards, in both TLS models; and unloading and loading again starts anew.
+ * Modules with thread-local variables, loaded while threads exist: each thread, old or new, blocked
+ * or running, sees the initial value first and its own afterwards, in both TLS models; and
+ * unloading and loading again starts anew.
  */
 #include "test.h"
 

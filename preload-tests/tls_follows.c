@@ -1,8 +1,10 @@
 /*
- * Everything that hangs on the thread pointer follows the thread when it moves to another kernel thread: errno,
- * __thread variables, malloc's caches, stdio's lock owner, the locale, strtol and ctype, key values, the resolver.
+ * Everything that hangs on the thread pointer follows the thread when it moves to another kernel
+ * thread: errno, __thread variables, malloc's caches, stdio's lock owner, the locale, strtol and
+ * ctype, key values, the resolver.
  *
- * Each thread checks all of it, over and over, with yields, short sleeps and waits in between that move it.
+ * Each thread checks all of it, over and over, with yields, short sleeps and waits in between that
+ * move it.
  */
 #include "test.h"
 
@@ -276,7 +278,8 @@ static void *recursive_thread(void *arg)
 	pthread_barrier_wait(&all);
 	REQUIRE(f);
 	for (int i = 0; i < ROUNDS; i++) {
-		/* Owners are threads: both locks are taken again after a move, and by nobody else in between. */
+		/* Owners are threads: both locks are taken again after a move, and by nobody
+		 * else in between. */
 		pthread_mutex_lock(&m);
 		long c = count;
 		move(i);

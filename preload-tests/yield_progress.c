@@ -1,6 +1,6 @@
 /*
- * sched_yield lets others go on: threads that only yield while they wait for each other make progress, on one
- * processor too, and it always returns 0.
+ * sched_yield lets others go on: threads that only yield while they wait for each other make
+ * progress, on one processor too, and it always returns 0.
  */
 #include "test.h"
 

@@ -1,10 +1,11 @@
 /*
- * Load for an echo server: many connections from one epoll loop, every byte of every answer checked.
+ * Load for an echo server: many connections from one epoll loop, every byte of every answer
+ * checked.
  *
  *	echo_client PORT CONNECTIONS SECONDS
  *
- * All connections are made first ("connected" is printed), then each has one message under way at a time until the
- * time is over; what comes back is compared with the generator that made it.
+ * All connections are made first ("connected" is printed), then each has one message under way at a
+ * time until the time is over; what comes back is compared with the generator that made it.
  */
 #include <arpa/inet.h>
 #include <errno.h>

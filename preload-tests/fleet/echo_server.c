@@ -1,6 +1,6 @@
 /*
- * An echo server as one writes it first: a thread for each connection, blocking reads and writes, statistics under a
- * mutex. It says which port it has, and on SIGTERM what it did.
+ * An echo server as one writes it first: a thread for each connection, blocking reads and writes,
+ * statistics under a mutex. It says which port it has, and on SIGTERM what it did.
  *
  *	echo_server [PORT]
  */
