@@ -250,6 +250,7 @@ bool siginterruptible(G *gp, void *ctx);
 void sigresume(void *ctx);
 
 void wakesysmon(void); /* SIGSAFE */
+void *sigrestorer(void); /* for rt_sigaction: code that returns from a handler */
 
 /* The kernel's signal mask (bit sig-1) of whichever M runs the calling
  * goroutine, from now on. For all others it is the one given to schedinit. */

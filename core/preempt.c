@@ -114,6 +114,11 @@ bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
 	return true;
 }
 
+void *sigrestorer(void)
+{
+	return (void *)sigreturnstub;
+}
+
 void sigresume(void *ctx)
 {
 	ucontext_t *uc = ctx;

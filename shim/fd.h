@@ -21,6 +21,7 @@ enum {
 	FdFile,    /* always ready: regular file, directory, block device */
 	FdStream,  /* RWF_NOWAIT works */
 	FdSocket,  /* MSG_DONTWAIT works, and read is recv */
+	FdReads,   /* RWF_NOWAIT works for reading only (eventfd); poll before writing */
 	FdPolled,  /* neither works: poll first */
 	FdKind = 7,
 	FdNonblock = 8, /* fcntl said O_NONBLOCK */

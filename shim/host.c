@@ -104,11 +104,31 @@ typedef struct Starter {
 	void *arg;
 } Starter;
 
+/* tids of the runtime's threads, which never end. */
+static _Atomic int kernelthreads[8192];
+static _Atomic uint32_t nkernelthreads;
+
+static void notethread(void)
+{
+	uint32_t i = atomic_fetch_add(&nkernelthreads, 1);
+	if (i < nelem(kernelthreads))
+		atomic_store(&kernelthreads[i], (int)sys0(SYS_gettid));
+}
+
+void eachkernelthread(void (*fn)(int tid))
+{
+	fn((int)sys0(SYS_getpid));
+	for (uint32_t i = 0; i < atomic_load(&nkernelthreads) && i < nelem(kernelthreads); i++)
+		if (atomic_load(&kernelthreads[i]))
+			fn(atomic_load(&kernelthreads[i]));
+}
+
 static void sysmonthread(void *arg);
 
 static void *starthread(void *p)
 {
 	Starter s = *(Starter *)p;
+	notethread();
 	if (s.fn == sysmonthread) /* the first thread after tlsprobe */
 		tlsprobemalloc();
 	free(p);
@@ -292,7 +312,8 @@ bool startsched(void)
 	if (atomic_load(&refused) || sys0(SYS_gettid) != sys0(SYS_getpid))
 		return false;
 	KEEP_ERRNO;
-	uint64_t all = ~0ull, mask;
+	/* All but libc's own two, which the threads made here inherit. */
+	uint64_t all = ~(3ull << 31), mask;
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&mask, 8);
 	bool ok = false;
 	const char *why = NULL;
@@ -346,6 +367,7 @@ void schedrestartable(void)
 {
 	schedforkchild();
 	memset(&template, 0, sizeof template);
+	atomic_store(&nkernelthreads, 0);
 }
 
 /* --- the native bracket ------------------------------------------------------------------------------ */

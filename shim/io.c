@@ -70,7 +70,7 @@ static long attempt(Op *op)
 	long r = sys6(op->trynr, op->t[0], op->t[1], op->t[2], op->t[3], op->t[4], op->t[5]);
 
 	if (r == -EOPNOTSUPP && (op->trynr == SYS_preadv2 || op->trynr == SYS_pwritev2)) {
-		fdsethint(op->fd, FdPolled);
+		fdsethint(op->fd, op->mode == PollRead ? FdPolled : FdReads);
 		op->trynr = TryPoll;
 		return attempt(op);
 	}

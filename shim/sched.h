@@ -29,6 +29,9 @@ void bracketleave(void);
 void wire(void);
 void unwire(void);
 
+/* The kernel threads that the runtime made, and main's. */
+void eachkernelthread(void (*fn)(int tid));
+
 /* An own text address? libc's or another's that must not lose the processor? SIGSAFE. */
 bool owntext(uintptr_t pc);
 bool unsafepc(uintptr_t pc);
