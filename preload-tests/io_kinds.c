@@ -197,7 +197,7 @@ static void fifos(void)
 	REQUIRE(mkfifo(in_dir("fifo"), 0600) == 0);
 	for (int i = 0; i < 3; i++) {
 		pthread_t t = after(&l, write_fifo, 0);
-		int fd = i == 0	  ? open(in_dir("fifo"), O_RDONLY)
+		int fd = i == 0   ? open(in_dir("fifo"), O_RDONLY)
 			 : i == 1 ? openat(AT_FDCWD, in_dir("fifo"), O_RDONLY)
 				  : open64(in_dir("fifo"), O_RDONLY | O_CLOEXEC);
 		CHECK(fd >= 0);
@@ -246,7 +246,6 @@ static void files(void)
 	CHECK_EQ(posix_fallocate(-1, 0, 1000), EBADF);
 	CHECK_EQ(lseek(fd, 0, SEEK_END), 1000);
 	close(app);
-	/* A limit on its size: the part, then EFBIG with SIGXFSZ. */
 	close(fd);
 	CHECK_ERRNO(read(fd, buf, 1), EBADF);
 	fd = open(dir, O_RDONLY | O_DIRECTORY);
@@ -498,23 +497,23 @@ static void twice(void (*fn)(void))
 	close(fds[0]);
 }
 
-#define CASES(X)                                                                                                       \
-	X(eventfds)                                                                                                    \
-	X(timerfds)                                                                                                    \
-	X(inotify)                                                                                                     \
-	X(terminals)                                                                                                   \
-	X(fifos)                                                                                                       \
-	X(files)                                                                                                       \
-	X(movers)                                                                                                      \
-	X(several_messages)                                                                                            \
-	X(wrong_arguments)                                                                                             \
-	X(errno_stays)                                                                                                 \
+#define CASES(X)            \
+	X(eventfds)         \
+	X(timerfds)         \
+	X(inotify)          \
+	X(terminals)        \
+	X(fifos)            \
+	X(files)            \
+	X(movers)           \
+	X(several_messages) \
+	X(wrong_arguments)  \
+	X(errno_stays)      \
 	X(urgent_data)
 
-#define TWICE(name)                                                                                                    \
-	static void name##_twice(void)                                                                                 \
-	{                                                                                                              \
-		twice(name);                                                                                           \
+#define TWICE(name)                    \
+	static void name##_twice(void) \
+	{                              \
+		twice(name);           \
 	}
 #define ROW(name) {#name, name##_twice},
 CASES(TWICE)
