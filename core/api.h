@@ -185,6 +185,10 @@ void exitsyscall(void);
  */
 long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f);
 
+/* The same for a call that most probably returns at once, though it could
+ * wait: nobody is looked for to take the P over; sysmon takes it when it lasts. */
+long quicksyscall(long nr, long a, long b, long c, long d, long e, long f);
+
 /*
  * True when waiting in the kernel itself is the better wait now: nothing else
  * is runnable here and few Ms wait in the kernel. Then use blockingsyscall

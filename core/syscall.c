@@ -174,9 +174,10 @@ bool maywaitinkernel(void)
 	return may;
 }
 
+static _Atomic uint32_t never;
+
 long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
 {
-	static _Atomic uint32_t never;
 	G *gp = getg();
 	if (!gp)
 		return syscalltramp(nr, a, b, c, d, e, f, &never);
@@ -184,6 +185,17 @@ long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
 	atomic_fetch_add_explicit(&sched.nkblocked, 1, memory_order_relaxed);
 	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
 	atomic_fetch_sub_explicit(&sched.nkblocked, 1, memory_order_relaxed);
+	reexitsyscall();
+	return r;
+}
+
+long quicksyscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	G *gp = getg();
+	if (!gp)
+		return syscalltramp(nr, a, b, c, d, e, f, &never);
+	reentersyscall(false);
+	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
 	reexitsyscall();
 	return r;
 }

@@ -38,6 +38,13 @@ static long native(Op *op)
 	return blockingsyscall(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4], op->a[5]);
 }
 
+/* O_NONBLOCK, when last looked at. */
+static long unblocked(Op *op)
+{
+	op->tried = false;
+	return quicksyscall(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4], op->a[5]);
+}
+
 static int readiness(int fd, int mode)
 {
 	struct pollfd p = {fd, mode == PollRead ? POLLIN : POLLOUT, 0};
@@ -91,6 +98,10 @@ static long attempt(Op *op)
 static bool parked(Op *op, PollTicket *t, long *r)
 {
 	if (fdnonblock(op->fd)) {
+		*r = unblocked(op);
+		return false;
+	}
+	if (maywaitinkernel()) {
 		*r = native(op);
 		return false;
 	}
@@ -138,7 +149,9 @@ long transfer(Op *op)
 			return r;
 	}
 	for (;;) {
-		if (op->trynr == TryNever || fdhint(op->fd) & FdNonblock || maywaitinkernel()) {
+		if (fdhint(op->fd) & FdNonblock) {
+			r = unblocked(op);
+		} else if (op->trynr == TryNever) {
 			r = native(op);
 		} else if (netpollticket(&t, op->fd, op->mode) < 0) {
 			r = native(op);
