@@ -569,6 +569,59 @@ Test(netpoll, forked_child_forgets, .timeout = 20)
 	breakonce();
 }
 
+/* --- what comes while a goroutine is on its way to park -------------------------------------------- */
+
+static _Atomic bool stop;
+
+/* Fires timers and collects events without pause, so that some come in between. */
+static void *hurry(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&stop)) {
+		int32_t n;
+		bool ran;
+		G *list;
+
+		for (int i = 0; i < sched.nallp; i++)
+			checktimers(sched.allp[i], nanotime(), &ran);
+		list = netpollinited() ? netpoll(0, &n) : NULL;
+		if (list != NULL)
+			injectglist(list, n);
+	}
+	return NULL;
+}
+
+static void shortwaits(void)
+{
+	pthread_t t;
+	int64_t begin = nanotime();
+	Rand r = {9};
+
+	pair(fds);
+	must(pthread_create(&t, NULL, hurry, NULL) == 0);
+	while (nanotime() - begin < 1000 * MS) {
+		PollTicket ticket;
+		int e, fd;
+
+		/* Its registration reports at once that it is readable. */
+		fd = eventfd(1, EFD_NONBLOCK);
+		must(netpollticket(&ticket, fd, PollRead) == 0);
+		must(netpollwait(&ticket, 1, FOREVER, WaitIORead, 0) == 0);
+		close(fd);
+		must(netpollticket(&ticket, fds[1], PollRead) == 0);
+		e = netpollwait(&ticket, 1, nanotime() + (int64_t)(rnd(&r) % 3000), WaitIORead, 0);
+		must(e == -ETIMEDOUT || e == 0);
+	}
+	atomic_store(&stop, true);
+	pthread_join(t, NULL);
+}
+
+Test(netpoll, nothing_is_lost_on_the_way_to_park, .timeout = 20)
+{
+	inscheduler(1, 0, shortwaits);
+	inscheduler(2, 0, shortwaits);
+}
+
 /* --- all at once ---------------------------------------------------------------------------------- */
 
 enum { Pairs = 40, Messages = 300 };

@@ -302,6 +302,64 @@ Test(sema, a_moved_waiter_times_out_where_it_is, .timeout = 20)
 	inscheduler(2, 8, movedtimeout);
 }
 
+/* While a picky waker holds the claim of a waiter that it will not take, the
+ * waiter's deadline passes, or it is interrupted: that must not be lost. */
+static int64_t pickdeadline;
+
+static int pickpastdeadline(void *arg, uint64_t tag)
+{
+	bool ran;
+
+	(void)arg;
+	(void)tag;
+	while (nanotime() < pickdeadline)
+		procyield();
+	for (int i = 0; i < sched.nallp; i++)
+		checktimers(sched.allp[i], nanotime(), &ran);
+	return 0;
+}
+
+static int pickinterrupting(void *arg, uint64_t tag)
+{
+	(void)arg;
+	(void)tag;
+	ginterrupt(victim);
+	return -1;
+}
+
+static void deadlinewaiter(void *arg)
+{
+	(void)arg;
+	count(semapark(&word, NULL, onleave, NULL, 0, WaitSem, pickdeadline, 0));
+}
+
+static void claims(void)
+{
+	for (int i = 0; i < 20; i++) {
+		pickdeadline = nanotime() + 5 * MS;
+		spawn(deadlinewaiter, NULL);
+		while (semawaiters(&word) == 0 && timedout == i)
+			gosched();
+		semaready(&word, 1, pickpastdeadline, NULL, NULL, 0);
+		joinall();
+		must(timedout == i + 1 && left == timedout);
+	}
+	left = 0;
+	for (int i = 0; i < 20; i++) {
+		spawn(intrwaiter, NULL);
+		waitersat(&word, 1);
+		must(semaready(&word, 1, pickinterrupting, NULL, NULL, 0) == 0);
+		joinall();
+		must(interrupted == i + 1 && left == interrupted);
+	}
+}
+
+Test(sema, what_ends_a_wait_is_not_lost_to_a_picky_waker, .timeout = 20)
+{
+	inscheduler(1, 1, claims);
+	inscheduler(2, 1, claims);
+}
+
 /* A counting semaphore: every token is taken by one, whatever deadlines,
  * interrupts, requeues and picky wakers do. */
 enum { Workers = 24, RoundsEach = 2000 };
