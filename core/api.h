@@ -104,6 +104,9 @@ int setgomaxprocs(int n); /* stops the world; 0, -EINVAL (1 to 1024), -EAGAIN (n
 void gosched(void);     /* yields: puts the caller on the global run queue */
 void lockOSThread(void);   /* wires the caller to its M; nests */
 void unlockOSThread(void);
+/* Wires the caller for good: its M has state of the kernel's that others must not
+ * meet, and ends with it. */
+void lockOSThreadForever(void);
 
 /* The M of the caller stays its own between the two; for a few instructions
  * of the shim that must not see the P taken away. No parking between. */

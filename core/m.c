@@ -9,8 +9,8 @@
  * malloc, which may park, and so may not run on g0. (Go keeps a template
  * thread for the first reason.)
  *
- * An M is never freed and, once made, never ends: it may have io_uring
- * requests or a parent-death signal hanging on it that the program made.
+ * An M's record is never freed. Its thread ends only with a goroutine that was wired to
+ * it for good, having changed what the kernel keeps for a thread (mexit).
  */
 #include "runtime.h"
 
@@ -370,6 +370,34 @@ void lockOSThread(void)
 	mp->lockedg = gp;
 	gp->lockedcount++;
 	releasem(mp);
+}
+
+void lockOSThreadForever(void)
+{
+	G *gp = getg();
+	if (!gp || gp->mends)
+		return;
+	lockOSThread();
+	gp->mends = true;
+}
+
+/* The goroutine that this M was wired to is gone: so is the kernel thread, but main's, which
+ * is the process to the kernel. */
+void mexit(M *mp) UNCHECKED_ROLES
+{
+	mp->lockedg = NULL;
+	handoffp(releasep(mp));
+	if (atomic_load(&mp->tid) == sched.pid)
+		for (;;) {
+			notesleep(&mp->park); /* nobody wakes it */
+			noteclear(&mp->park);
+		}
+	lock(&sched.lock);
+	sched.mcount--;
+	unlock(&sched.lock);
+	atomic_store(&mp->tid, 0);
+	for (;;)
+		sys1(60 /* exit */, 0);
 }
 
 void unlockOSThread(void)

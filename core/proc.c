@@ -704,7 +704,9 @@ static void goexit0(G *gp)
 	void *arg = gp->exitarg;
 	casgstatus(gp, Grunning, Gdead);
 	dropg(mp);
+	bool mends = gp->mends;
 	if (gp->lockedm) {
+		gp->mends = false;
 		gp->lockedm = NULL;
 		mp->lockedg = NULL;
 		gp->lockedcount = 0;
@@ -714,6 +716,8 @@ static void goexit0(G *gp)
 	atomic_fetch_sub_explicit(&sched.nglive, 1, memory_order_relaxed);
 	gfput(getp(mp), gp);
 	done(arg); /* stack and block are free now */
+	if (mends)
+		mexit(mp);
 	schedule();
 }
 

@@ -7,6 +7,7 @@
  * share is answered from the calling one; what differs wires the goroutine to a kernel
  * thread of its own first (design: kernel-thread state is never a silent no-op).
  */
+#include "pin.h"
 #include "sched.h"
 #include "thread.h"
 
@@ -51,23 +52,12 @@ SHIM(int, pthread_getaffinity_np, pthread_t t, size_t n, cpu_set_t *set)
 	return 0;
 }
 
-/*
- * Wires the goroutine to a kernel thread for good: it has state of its own now. Only the
- * goroutine itself can be; another is answered ENOSYS, with one line.
- */
+/* For another thread than the caller: only it can wire itself. */
 static int pinself(Thread *th, const char *what)
 {
-	static _Atomic bool said;
-	if (th != curthread()) {
-		if (!atomic_exchange(&said, true))
-			warn("%s for another thread: not supported, ENOSYS", what);
-		return ENOSYS;
-	}
-	if (!th->pinned) {
-		lockOSThread();
-		th->pinned = true;
-		th->ktid = (int)sys0(SYS_gettid);
-	}
+	if (th != curthread())
+		return refusepin(what);
+	pin();
 	return 0;
 }
 

@@ -57,10 +57,11 @@ long waitcall(int how, long nr, long a, long b, long c, long d, long e, long f);
 bool intragain(int how);
 
 /*
- * The end of a call that may have raised a signal for its own thread (SIGPIPE,
- * SIGXFSZ): the handler runs before the call returns, as natively.
+ * The end of a call. Handlers of signals that came before it run before the
+ * program goes on, as natively: SIGPIPE, which the call itself has raised, and what was sent
+ * while it waited. Then errno.
  */
-static inline long raisedret(long r)
+static inline long callret(long r)
 {
 	if (unlikely(ginterrupted()))
 		sigdeliver(true);

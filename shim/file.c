@@ -23,7 +23,7 @@ static int opened(long fd)
 {
 	if (fd >= 0)
 		fdsethint((int)fd, FdUnknown);
-	return (int)errnoret(fd);
+	return (int)callret(fd);
 }
 
 SHIM(int, open, const char *path, int flags, ...)
@@ -82,7 +82,7 @@ SHIM(int, close, int fd)
 	if (!getg())
 		return real.close(fd);
 	if (unlikely(netpollowns(fd)))
-		return (int)errnoret(-EBADF);
+		return (int)callret(-EBADF);
 	testcancel();
 	fdforget(fd);
 	entersyscall();
@@ -90,7 +90,7 @@ SHIM(int, close, int fd)
 
 	exitsyscall();
 	netpollclosed(fd);
-	return (int)errnoret(r);
+	return (int)callret(r);
 }
 
 /* Daemons close all there is: all but the poller's. */
@@ -130,7 +130,7 @@ SHIM(int, fcntl, int fd, int cmd, ...)
 	void *arg = va_arg(ap, void *);
 	va_end(ap);
 	if (getg() && (cmd == F_SETLKW || cmd == F_OFD_SETLKW))
-		return (int)errnoret(syswait(Restarts | Cancels, SYS_fcntl, fd, cmd, arg));
+		return (int)callret(syswait(Restarts | Cancels, SYS_fcntl, fd, cmd, arg));
 	int r = real.fcntl(fd, cmd, arg);
 
 	if (r < 0 || !getg())
@@ -153,12 +153,12 @@ SHIM(int, lockf, int fd, int cmd, off_t len)
 }
 
 /* The kernel's call, waiting: all that is left of the others is how a signal ends it. */
-#define SHIM_WAITS(ret, name, how, params, ...)                              \
-	SHIM(ret, name, PARAMS params)                                       \
-	{                                                                    \
-		if (!getg())                                                 \
-			return real.name(__VA_ARGS__);                       \
-		return (ret)errnoret(syswait(how, SYS_##name, __VA_ARGS__)); \
+#define SHIM_WAITS(ret, name, how, params, ...)                             \
+	SHIM(ret, name, PARAMS params)                                      \
+	{                                                                   \
+		if (!getg())                                                \
+			return real.name(__VA_ARGS__);                      \
+		return (ret)callret(syswait(how, SYS_##name, __VA_ARGS__)); \
 	}
 #define PARAMS(...) __VA_ARGS__
 
@@ -195,5 +195,5 @@ SHIM(int, tcdrain, int fd)
 {
 	if (!getg())
 		return real.tcdrain(fd);
-	return (int)errnoret(syswait(Restarts | Cancels, SYS_ioctl, fd, TCSBRK, 1));
+	return (int)callret(syswait(Restarts | Cancels, SYS_ioctl, fd, TCSBRK, 1));
 }

@@ -388,7 +388,7 @@ SHIM(ssize_t, read, int fd, void *buf, size_t n)
 		 .one = {buf, n}};
 
 	rwop(&op, &op.one, 1, 0);
-	return errnoret(readrest(&op, &op.one, 1, transfer(&op)));
+	return callret(readrest(&op, &op.one, 1, transfer(&op)));
 }
 
 SHIM(ssize_t, __read_chk, int fd, void *buf, size_t n, size_t len)
@@ -409,21 +409,21 @@ SHIM(ssize_t, write, int fd, const void *buf, size_t n)
 		 .one = {(void *)buf, n}};
 
 	rwop(&op, &op.one, 1, 0);
-	return raisedret(transferall(&op, &op.one, 1));
+	return callret(transferall(&op, &op.one, 1));
 }
 
 SHIM(ssize_t, readv, int fd, const struct iovec *v, int n)
 {
 	if (!getg())
 		return real.readv(fd, v, n);
-	return errnoret(vectored(PollRead, SYS_readv, fd, v, n, 0, 0));
+	return callret(vectored(PollRead, SYS_readv, fd, v, n, 0, 0));
 }
 
 SHIM(ssize_t, writev, int fd, const struct iovec *v, int n)
 {
 	if (!getg())
 		return real.writev(fd, v, n);
-	return raisedret(vectored(PollWrite, SYS_writev, fd, v, n, 0, 0));
+	return callret(vectored(PollWrite, SYS_writev, fd, v, n, 0, 0));
 }
 
 /* At an offset of its own only files can be read and written; -1 is the file's. */
@@ -432,8 +432,8 @@ SHIM(ssize_t, preadv2, int fd, const struct iovec *v, int n, off_t offset, int f
 	if (!getg())
 		return real.preadv2(fd, v, n, offset, flags);
 	if (offset == -1)
-		return errnoret(vectored(PollRead, SYS_preadv2, fd, v, n, offset, flags));
-	return errnoret(syswait(Restarts | Cancels, SYS_preadv2, fd, v, n, offset, 0, flags));
+		return callret(vectored(PollRead, SYS_preadv2, fd, v, n, offset, flags));
+	return callret(syswait(Restarts | Cancels, SYS_preadv2, fd, v, n, offset, 0, flags));
 }
 
 SHIM(ssize_t, pwritev2, int fd, const struct iovec *v, int n, off_t offset, int flags)
@@ -441,8 +441,8 @@ SHIM(ssize_t, pwritev2, int fd, const struct iovec *v, int n, off_t offset, int 
 	if (!getg())
 		return real.pwritev2(fd, v, n, offset, flags);
 	if (offset == -1)
-		return raisedret(vectored(PollWrite, SYS_pwritev2, fd, v, n, offset, flags));
-	return raisedret(syswait(Restarts | Cancels, SYS_pwritev2, fd, v, n, offset, 0, flags));
+		return callret(vectored(PollWrite, SYS_pwritev2, fd, v, n, offset, flags));
+	return callret(syswait(Restarts | Cancels, SYS_pwritev2, fd, v, n, offset, 0, flags));
 }
 
 /* eventfd_read and eventfd_write call libc's own read and write. */
@@ -456,19 +456,19 @@ SHIM(int, eventfd_write, int fd, eventfd_t value)
 	return shim_write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
 
-#define SHIM_BUFAT(name, constness, NR)                                                \
-	SHIM(ssize_t, name, int fd, constness void *buf, size_t n, off_t offset)       \
-	{                                                                              \
-		if (!getg())                                                           \
-			return real.name(fd, buf, n, offset);                          \
-		return raisedret(syswait(Restarts | Cancels, NR, fd, buf, n, offset)); \
-	}
-#define SHIM_VECTORAT(name, NR)                                                      \
-	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)      \
+#define SHIM_BUFAT(name, constness, NR)                                              \
+	SHIM(ssize_t, name, int fd, constness void *buf, size_t n, off_t offset)     \
 	{                                                                            \
 		if (!getg())                                                         \
-			return real.name(fd, v, n, offset);                          \
-		return raisedret(syswait(Restarts | Cancels, NR, fd, v, n, offset)); \
+			return real.name(fd, buf, n, offset);                        \
+		return callret(syswait(Restarts | Cancels, NR, fd, buf, n, offset)); \
+	}
+#define SHIM_VECTORAT(name, NR)                                                    \
+	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)    \
+	{                                                                          \
+		if (!getg())                                                       \
+			return real.name(fd, v, n, offset);                        \
+		return callret(syswait(Restarts | Cancels, NR, fd, v, n, offset)); \
 	}
 SHIM_BUFAT(pread64, , SYS_pread64)
 SHIM_BUFAT(pwrite64, const, SYS_pwrite64)

@@ -167,7 +167,7 @@ SHIM(int, poll, struct pollfd *fds, nfds_t n, int timeout)
 		return real.poll(fds, n, timeout);
 	Wait w = pollwait(fds, n);
 
-	return (int)errnoret(waitfds(&w, endofms(timeout)));
+	return (int)callret(waitfds(&w, endofms(timeout)));
 }
 
 SHIM(int, ppoll, struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
@@ -177,7 +177,7 @@ SHIM(int, ppoll, struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
 	Wait w = pollwait(fds, n);
 	int64_t end = endof(timeout);
 
-	return (int)errnoret(end < 0 ? end : waitmasked(&w, end, mask));
+	return (int)callret(end < 0 ? end : waitmasked(&w, end, mask));
 }
 
 SHIM(int, __poll_chk, struct pollfd *fds, nfds_t n, int timeout, size_t len)
@@ -245,7 +245,7 @@ SHIM(int, epoll_wait, int fd, struct epoll_event *events, int max, int timeout)
 		return real.epoll_wait(fd, events, max, timeout);
 	Wait w = epollwait(fd, events, max, timeout);
 
-	return (int)errnoret(waitfds(&w, endofms(timeout)));
+	return (int)callret(waitfds(&w, endofms(timeout)));
 }
 
 SHIM(int, epoll_pwait, int fd, struct epoll_event *events, int max, int timeout,
@@ -255,7 +255,7 @@ SHIM(int, epoll_pwait, int fd, struct epoll_event *events, int max, int timeout,
 		return real.epoll_pwait(fd, events, max, timeout, mask);
 	Wait w = epollwait(fd, events, max, timeout);
 
-	return (int)errnoret(waitmasked(&w, endofms(timeout), mask));
+	return (int)callret(waitmasked(&w, endofms(timeout), mask));
 }
 
 SHIM(int, epoll_pwait2, int fd, struct epoll_event *events, int max, const struct timespec *timeout,
@@ -266,7 +266,7 @@ SHIM(int, epoll_pwait2, int fd, struct epoll_event *events, int max, const struc
 	Wait w = epollwait(fd, events, max, -1);
 	int64_t end = endof(timeout);
 
-	return (int)errnoret(end < 0 ? end : waitmasked(&w, end, mask));
+	return (int)callret(end < 0 ? end : waitmasked(&w, end, mask));
 }
 
 /* --- select ------------------------------------------------------------------- */
@@ -357,7 +357,7 @@ SHIM(int, select, int nfds, fd_set *r, fd_set *w, fd_set *e, struct timeval *tim
 
 	if (timeout) {
 		if (timeout->tv_sec < 0 || timeout->tv_usec < 0)
-			return (int)errnoret(-EINVAL);
+			return (int)callret(-EINVAL);
 		/* As glibc: more than a second of microseconds is carried. */
 		ts.tv_sec = timeout->tv_sec;
 		if (__builtin_add_overflow(ts.tv_sec, timeout->tv_usec / 1000000, &ts.tv_sec))
@@ -374,7 +374,7 @@ SHIM(int, select, int nfds, fd_set *r, fd_set *w, fd_set *e, struct timeval *tim
 		timeout->tv_sec = ts.tv_sec;
 		timeout->tv_usec = ts.tv_nsec / 1000;
 	}
-	return (int)errnoret(n);
+	return (int)callret(n);
 }
 
 SHIM(int, pselect, int nfds, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout,
@@ -384,5 +384,5 @@ SHIM(int, pselect, int nfds, fd_set *r, fd_set *w, fd_set *e, const struct times
 		return real.pselect(nfds, r, w, e, timeout, mask);
 	int64_t end = endof(timeout);
 
-	return (int)errnoret(end < 0 ? end : waitselect(nfds, r, w, e, end, mask));
+	return (int)callret(end < 0 ? end : waitselect(nfds, r, w, e, end, mask));
 }

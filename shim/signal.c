@@ -65,6 +65,10 @@ static _Atomic uint32_t ringused;
 
 static __thread bool issysmon;
 
+/* Stands for the process: signals that sysmon had received when the last thread
+ * blocked them. They wait for one that opens them, or asks. */
+static Thread process = { .mask = ~0ull };
+
 /* --- the lock ---------------------------------------------------------------------- */
 
 typedef struct SigLocked {
@@ -172,6 +176,9 @@ static uint64_t kmaskfor(uint64_t mask)
 	return (sigbasekmask() & ~CALLSIGS) | (mask & CALLSIGS);
 }
 
+static int post(Thread *th, const siginfo_t *info);
+static bool take(Thread *th, uint64_t set, siginfo_t *info);
+
 /* The calling goroutine's mask becomes m. */
 static void setmask(Thread *th, uint64_t m)
 {
@@ -180,12 +187,16 @@ static void setmask(Thread *th, uint64_t m)
 		return;
 	SigLocked l = siglock();
 	th->mask = m;
-	bool sync = maskcount_locked(old, m);
+	/* One that is being routed may be for what this opens. */
+	bool sync = maskcount_locked(old, m) || ((old & ~m) && sigtickneeded());
 	sigunlock(l);
 	if ((old ^ m) & CALLSIGS)
 		gsetkmask((ggetkmask() & ~CALLSIGS) | (m & CALLSIGS));
 	if (sync)
 		masksync();
+	siginfo_t info;
+	while (take(&process, ~m, &info))
+		post(th, &info);
 	if (atomic_load(&th->pending) & ~m)
 		ginterrupt(th->gp);
 }
@@ -335,12 +346,8 @@ void sigtick(void)
 		siginfo_t info = ring[i].info;
 		atomic_store(&ring[i].state, 0);
 		atomic_fetch_sub(&ringused, 1);
-		if (!route(&info)) {
-			/* Blocked everywhere meanwhile: back to the kernel. */
-			sysmonsetmask(atomic_load(&sigs.sysmonmask) | BIT(info.si_signo));
-			sys3(SYS_rt_sigqueueinfo, sys0(SYS_getpid), info.si_signo, (long)&info);
-			atomic_fetch_add(&sigs.maskwant, 1); /* and look again */
-		}
+		if (!route(&info))
+			post(&process, &info); /* blocked everywhere, since we received it */
 	}
 	if (want != atomic_load(&sigs.maskdone)) {
 		atomic_store(&sigs.maskdone, want);
@@ -585,7 +592,8 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 			memcpy(&m, &uc->uc_sigmask, 8);
 			m |= BIT(sig);
 			memcpy(&uc->uc_sigmask, &m, 8);
-			sys3(SYS_rt_sigqueueinfo, sys0(SYS_getpid), sig, (long)info);
+			sys4(SYS_rt_tgsigqueueinfo, sys0(SYS_getpid), sys0(SYS_gettid), sig,
+			     (long)info);
 			atomic_fetch_add(&sigs.maskwant, 1);
 			wakesysmon();
 		}
@@ -662,6 +670,8 @@ void signalsforkchild(Thread *self)
 	atomic_store(&sigs.maskwant, 0);
 	atomic_store(&sigs.maskdone, 0);
 	/* Pending signals are not inherited. */
+	process.queue = NULL;
+	atomic_store(&process.pending, 0);
 	self->queue = NULL;
 	atomic_store(&self->pending, 0);
 	signalsundo();
@@ -1011,7 +1021,8 @@ SHIM(int, sigpending, sigset_t *set)
 	if (r == 0 && th) {
 		uint64_t m;
 		memcpy(&m, set, 8);
-		bitsset(set, (m | atomic_load(&th->pending)) & th->mask);
+		bitsset(set, (m | atomic_load(&th->pending) | atomic_load(&process.pending)) &
+				     th->mask);
 	}
 	return r;
 }
@@ -1023,7 +1034,7 @@ int sigtake(const sigset_t *set, siginfo_t *info)
 	siginfo_t si;
 	/* From here on one that arrives interrupts the wait, though it is blocked. */
 	atomic_store(&th->waitset, want);
-	if (!take(th, want, &si))
+	if (!take(th, want, &si) && !take(&process, want, &si))
 		return 0;
 	atomic_store(&th->waitset, 0);
 	if (info)

@@ -90,7 +90,7 @@ SHIM(int, nanosleep, const struct timespec *req, struct timespec *rem)
 {
 	if (!getg())
 		return real.nanosleep(req, rem);
-	return (int)errnoret(sleepon(CLOCK_REALTIME, 0, req, rem));
+	return (int)callret(sleepon(CLOCK_REALTIME, 0, req, rem));
 }
 
 SHIM(int, clock_nanosleep, clockid_t clock, int flags, const struct timespec *req,
@@ -98,14 +98,17 @@ SHIM(int, clock_nanosleep, clockid_t clock, int flags, const struct timespec *re
 {
 	if (!getg())
 		return real.clock_nanosleep(clock, flags, req, rem);
-	return -sleepon(clock, flags, req, rem);
+	int r = -sleepon(clock, flags, req, rem);
+
+	callret(0);
+	return r;
 }
 
 SHIM(int, usleep, useconds_t us)
 {
 	if (!getg())
 		return real.usleep(us);
-	return (int)errnoret(sleepuntil(deadlinein(us * 1000L)));
+	return (int)callret(sleepuntil(deadlinein(us * 1000L)));
 }
 
 SHIM(unsigned, sleep, unsigned seconds)
@@ -115,9 +118,8 @@ SHIM(unsigned, sleep, unsigned seconds)
 	struct timespec left = {0};
 	int64_t end = deadlinein(seconds * 1000000000L);
 
-	if (sleepuntil(end) == 0)
+	if (callret(sleepuntil(end)) == 0)
 		return 0;
-	errno = EINTR;
 	timeleft(end, &left);
 	return (unsigned)left.tv_sec;
 }
@@ -129,6 +131,7 @@ SHIM(int, thrd_sleep, const struct timespec *req, struct timespec *rem)
 		return real.thrd_sleep(req, rem);
 	int r = sleepon(CLOCK_REALTIME, 0, req, rem);
 
+	callret(0);
 	return r == -EINTR ? -1 : r < 0 ? -2 : 0;
 }
 
@@ -137,9 +140,7 @@ SHIM(int, sched_yield, void)
 	if (!getg())
 		return real.sched_yield();
 	gosched();
-	if (unlikely(ginterrupted()))
-		sigdeliver(true);
-	return 0;
+	return (int)callret(0);
 }
 
 SHIM(void, thrd_yield, void)
@@ -152,7 +153,7 @@ SHIM(void, thrd_yield, void)
 static int untilsignal(void)
 {
 	sleepuntil(FOREVER);
-	return (int)errnoret(-EINTR);
+	return (int)callret(-EINTR);
 }
 
 SHIM(int, pause, void)
@@ -171,7 +172,7 @@ SHIM(int, sigsuspend, const sigset_t *mask)
 	sigmaskswap(mask, &old);
 	untilsignal();
 	sigmaskswap(&old, NULL);
-	return (int)errnoret(-EINTR);
+	return (int)callret(-EINTR);
 }
 
 /* BSD's takes a mask, X/Open's the signal to unblock. */

@@ -57,7 +57,7 @@ SHIM(ssize_t, recvfrom, int fd, void *buf, size_t n, int flags, __SOCKADDR_ARG a
 
 	op.a[4] = op.t[4] = (long)addr.__sockaddr__;
 	op.a[5] = op.t[5] = (long)len;
-	return errnoret(receive(&op, &(struct iovec){buf, n}, 1, flags, true));
+	return callret(receive(&op, &(struct iovec){buf, n}, 1, flags, true));
 }
 
 SHIM(ssize_t, recv, int fd, void *buf, size_t n, int flags)
@@ -66,7 +66,7 @@ SHIM(ssize_t, recv, int fd, void *buf, size_t n, int flags)
 		return real.recv(fd, buf, n, flags);
 	Op op = sockop(PollRead, SYS_recvfrom, fd, (long)buf, (long)n, 3, flags);
 
-	return errnoret(receive(&op, &(struct iovec){buf, n}, 1, flags, true));
+	return callret(receive(&op, &(struct iovec){buf, n}, 1, flags, true));
 }
 
 SHIM(ssize_t, __recv_chk, int fd, void *buf, size_t n, size_t size, int flags)
@@ -91,9 +91,9 @@ SHIM(ssize_t, recvmsg, int fd, struct msghdr *msg, int flags)
 	Op op = sockop(PollRead, SYS_recvmsg, fd, (long)msg, 0, 2, flags);
 
 	if (!(flags & MSG_WAITALL))
-		return errnoret(transfer(&op));
-	return errnoret(receive(&op, msg->msg_iov, msg->msg_iovlen, flags,
-				!msg->msg_control && !msg->msg_name));
+		return callret(transfer(&op));
+	return callret(receive(&op, msg->msg_iov, msg->msg_iovlen, flags,
+			       !msg->msg_control && !msg->msg_name));
 }
 
 /* Waits for the first message only with MSG_WAITFORONE; otherwise the count and the time are the
@@ -107,7 +107,7 @@ SHIM(int, recvmmsg, int fd, struct mmsghdr *msgs, unsigned n, int flags, struct 
 	op.a[4] = op.t[4] = (long)timeout;
 	if (timeout || (n > 1 && !(flags & MSG_WAITFORONE)))
 		op.trynr = TryNever;
-	return (int)errnoret(transfer(&op));
+	return (int)callret(transfer(&op));
 }
 
 static long sendbuf(int fd, const void *buf, size_t n, int flags, const struct sockaddr *to,
@@ -124,7 +124,7 @@ SHIM(ssize_t, send, int fd, const void *buf, size_t n, int flags)
 {
 	if (!getg())
 		return real.send(fd, buf, n, flags);
-	return raisedret(sendbuf(fd, buf, n, flags, NULL, 0));
+	return callret(sendbuf(fd, buf, n, flags, NULL, 0));
 }
 
 SHIM(ssize_t, sendto, int fd, const void *buf, size_t n, int flags, __CONST_SOCKADDR_ARG to,
@@ -132,7 +132,7 @@ SHIM(ssize_t, sendto, int fd, const void *buf, size_t n, int flags, __CONST_SOCK
 {
 	if (!getg())
 		return real.sendto(fd, buf, n, flags, to, len);
-	return raisedret(sendbuf(fd, buf, n, flags, to.__sockaddr__, len));
+	return callret(sendbuf(fd, buf, n, flags, to.__sockaddr__, len));
 }
 
 SHIM(ssize_t, sendmsg, int fd, const struct msghdr *msg, int flags)
@@ -144,7 +144,7 @@ SHIM(ssize_t, sendmsg, int fd, const struct msghdr *msg, int flags)
 
 	if (r > 0 && (size_t)r != vectorlen(msg->msg_iov, msg->msg_iovlen))
 		r = finish(&op, msg->msg_iov, msg->msg_iovlen, r);
-	return raisedret(r);
+	return callret(r);
 }
 
 /* The rest of a message of which the kernel took a part. */
@@ -180,7 +180,7 @@ SHIM(int, sendmmsg, int fd, struct mmsghdr *msgs, unsigned n, int flags)
 		if (flags & MSG_DONTWAIT || !op.tried || !finishmessage(fd, &msgs[sent - 1], flags))
 			break;
 	} while (sent < n && !fdnonblock(fd));
-	return (int)raisedret(sent ? (long)sent : r);
+	return (int)callret(sent ? (long)sent : r);
 }
 
 /* --- calls without a way to say "don't wait" ----------------------------------- */
@@ -211,7 +211,7 @@ static int acceptfd(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 
 	if (r >= 0)
 		fdsethint((int)r, flags & SOCK_NONBLOCK ? kind | FdNonblock : kind);
-	return (int)errnoret(r);
+	return (int)callret(r);
 }
 
 SHIM(int, accept, int fd, __SOCKADDR_ARG addr, socklen_t *len)
@@ -234,7 +234,7 @@ SHIM(int, connect, int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 		return real.connect(fd, addr, len);
 	int how = fddeadline(fd, PollWrite) == FOREVER ? Restarts | Cancels : Cancels;
 
-	return (int)errnoret(syswait(how, SYS_connect, fd, addr.__sockaddr__, len));
+	return (int)callret(syswait(how, SYS_connect, fd, addr.__sockaddr__, len));
 }
 
 static bool alwaysready(int fd)
@@ -246,8 +246,8 @@ SHIM(ssize_t, sendfile, int out, int in, off_t *offset, size_t n)
 {
 	if (!getg())
 		return real.sendfile(out, in, offset, n);
-	return raisedret(pollfirst(PollWrite, Restarts, out, SYS_sendfile, out, in, (long)offset,
-				   (long)n, 0, 0));
+	return callret(pollfirst(PollWrite, Restarts, out, SYS_sendfile, out, in, (long)offset,
+				 (long)n, 0, 0));
 }
 
 SHIM(ssize_t, splice, int in, off_t *inoff, int out, off_t *outoff, size_t n, unsigned flags)
@@ -255,12 +255,12 @@ SHIM(ssize_t, splice, int in, off_t *inoff, int out, off_t *outoff, size_t n, un
 	if (!getg())
 		return real.splice(in, inoff, out, outoff, n, flags);
 	if (flags & SPLICE_F_NONBLOCK || n == 0)
-		return errnoret(
+		return callret(
 		    syswait(Restarts | Cancels, SYS_splice, in, inoff, out, outoff, n, flags));
 	bool fill = alwaysready(in);
 
-	return raisedret(pollfirst(fill ? PollWrite : PollRead, Restarts | Cancels, fill ? out : in,
-				   SYS_splice, in, (long)inoff, out, (long)outoff, (long)n, flags));
+	return callret(pollfirst(fill ? PollWrite : PollRead, Restarts | Cancels, fill ? out : in,
+				 SYS_splice, in, (long)inoff, out, (long)outoff, (long)n, flags));
 }
 
 SHIM(ssize_t, tee, int in, int out, size_t n, unsigned flags)
@@ -268,8 +268,8 @@ SHIM(ssize_t, tee, int in, int out, size_t n, unsigned flags)
 	if (!getg())
 		return real.tee(in, out, n, flags);
 	if (flags & SPLICE_F_NONBLOCK || n == 0)
-		return errnoret(syswait(Restarts | Cancels, SYS_tee, in, out, n, flags));
-	return errnoret(
+		return callret(syswait(Restarts | Cancels, SYS_tee, in, out, n, flags));
+	return callret(
 	    pollfirst(PollRead, Restarts | Cancels, in, SYS_tee, in, out, (long)n, flags, 0, 0));
 }
 
@@ -277,7 +277,7 @@ SHIM(ssize_t, vmsplice, int fd, const struct iovec *v, size_t n, unsigned flags)
 {
 	if (!getg())
 		return real.vmsplice(fd, v, n, flags);
-	return errnoret(syswait(Restarts | Cancels, SYS_vmsplice, fd, v, n, flags));
+	return callret(syswait(Restarts | Cancels, SYS_vmsplice, fd, v, n, flags));
 }
 
 SHIM(ssize_t, copy_file_range, int in, off64_t *inoff, int out, off64_t *outoff, size_t n,
@@ -285,6 +285,6 @@ SHIM(ssize_t, copy_file_range, int in, off64_t *inoff, int out, off64_t *outoff,
 {
 	if (!getg())
 		return real.copy_file_range(in, inoff, out, outoff, n, flags);
-	return errnoret(
+	return callret(
 	    syswait(Restarts | Cancels, SYS_copy_file_range, in, inoff, out, outoff, n, flags));
 }

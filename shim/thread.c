@@ -9,6 +9,7 @@
  */
 #include "thread.h"
 #include "cancel.h"
+#include "pin.h"
 #include "sched.h"
 #include "signal.h"
 
@@ -158,6 +159,8 @@ static noreturn_fn void threadexit(void *result)
 	Thread *th = curthread();
 	th->result = result;
 	calldestructors();
+	if (th->wired)
+		robustexit();
 	th->exiting = true;
 	if (atomic_fetch_sub(&nthreads, 1) == 1)
 		exit(0); /* the last one, after main's pthread_exit */
@@ -191,6 +194,17 @@ SHIM(void, thrd_exit, int result)
 	shim_pthread_exit((void *)(intptr_t)result);
 }
 
+/* Its attributes could not be had: pthread_create fails, and it has never been. */
+static noreturn_fn void threadstillborn(Thread *th)
+{
+	th->exiting = true;
+	atomic_store(&th->state, ThreadDetached);
+	sigthreadexit(th);
+	threadunlink(th);
+	atomic_fetch_sub(&nthreads, 1);
+	goexit(threaddone, th);
+}
+
 /* First function of a thread, on its stack and block. */
 static void threadmain(void *arg)
 {
@@ -198,6 +212,8 @@ static void threadmain(void *arg)
 	__pthread_unwind_buf_t buf;
 	blockstart();
 	th->gp = getg();
+	if (unlikely(th->birth) && !bear(th->birth))
+		threadstillborn(th);
 	sigthreadstart(th);
 	/* Where libc's unwinding of pthread_exit and cancellation ends. */
 	if (__sigsetjmp((struct __jmp_buf_tag *)(void *)buf.__cancel_jmp_buf, 0) == 0) {
@@ -220,6 +236,7 @@ typedef struct Wish {
 	int detachstate;
 	bool hasmask;
 	sigset_t mask;
+	KernelWish kernel; /* what wires it to a kernel thread of its own */
 } Wish;
 
 static int readattr(const pthread_attr_t *attr, Wish *w)
@@ -243,6 +260,7 @@ static int readattr(const pthread_attr_t *attr, Wish *w)
 		if ((uintptr_t)low + size) /* else none was set */
 			w->stackaddr = (char *)low + size - w->stacksize;
 		w->hasmask = pthread_attr_getsigmask_np(a, &w->mask) == 0;
+		kernelwish(&w->kernel, a);
 	} else {
 		pthread_attr_destroy(&def);
 	}
@@ -293,8 +311,14 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	threadlink(th);
 	*out = (pthread_t)block;
 	/* From here on it may run, and if detached be gone. */
+	Birth birth = { .wish = &w->kernel };
+	bool wait = w->kernel.any || (self && self->pinned);
+	if (wait) {
+		inheritwish(&birth, self);
+		th->birth = &birth;
+	}
 	if (newproc(threadmain, th, block, th, s.lo, s.hi))
-		return 0;
+		return wait ? awaitbirth(&birth) : 0;
 	threadunlink(th);
 	sigthreadexit(th);
 	atomic_fetch_sub(&nthreads, 1);

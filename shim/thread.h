@@ -12,6 +12,7 @@
 #include "tls.h"
 
 typedef struct SigNode SigNode;
+typedef struct Birth Birth;
 
 /* Life of a thread's record. */
 enum {
@@ -47,6 +48,7 @@ typedef struct Thread {
 	uint64_t bracketmask;
 	bool pinned;	      /* wired for good: it has kernel state of its own (attr.c) */
 	int ktid;	      /* then, its kernel thread */
+	Birth *birth;	      /* while pthread_create waits for it (pin.c) */
 	int wired;	      /* depth of wire() */
 	G *vforkgp;	      /* while a vfork child runs on it */
 	char name[16];

@@ -15,10 +15,10 @@
 static pid_t waitchild(pid_t pid, int *status, int options, struct rusage *usage)
 {
 	if (!(options & WNOHANG))
-		return (pid_t)errnoret(
+		return (pid_t)callret(
 		    syswait(Restarts | Cancels, SYS_wait4, pid, status, options, usage));
 	testcancel();
-	return (pid_t)errnoret(sysnow(SYS_wait4, pid, status, options, usage));
+	return (pid_t)callret(sysnow(SYS_wait4, pid, status, options, usage));
 }
 
 SHIM(pid_t, waitpid, pid_t pid, int *status, int options)
@@ -54,10 +54,10 @@ SHIM(int, waitid, idtype_t type, id_t id, siginfo_t *info, int options)
 	if (!getg())
 		return real.waitid(type, id, info, options);
 	if (!(options & WNOHANG))
-		return (int)errnoret(
+		return (int)callret(
 		    syswait(Restarts | Cancels, SYS_waitid, type, id, info, options, NULL));
 	testcancel();
-	return (int)errnoret(sysnow(SYS_waitid, type, id, info, options, NULL));
+	return (int)callret(sysnow(SYS_waitid, type, id, info, options, NULL));
 }
 
 /* --- System V IPC --------------------------------------------------------------- */
@@ -66,21 +66,21 @@ SHIM(int, msgsnd, int id, const void *msg, size_t n, int flags)
 {
 	if (!getg())
 		return real.msgsnd(id, msg, n, flags);
-	return (int)errnoret(syswait(Cancels, SYS_msgsnd, id, msg, n, flags));
+	return (int)callret(syswait(Cancels, SYS_msgsnd, id, msg, n, flags));
 }
 
 SHIM(ssize_t, msgrcv, int id, void *msg, size_t n, long type, int flags)
 {
 	if (!getg())
 		return real.msgrcv(id, msg, n, type, flags);
-	return errnoret(syswait(Cancels, SYS_msgrcv, id, msg, n, type, flags));
+	return callret(syswait(Cancels, SYS_msgrcv, id, msg, n, type, flags));
 }
 
 SHIM(int, semop, int id, struct sembuf *ops, size_t n)
 {
 	if (!getg())
 		return real.semop(id, ops, n);
-	return (int)errnoret(syswait(EndsOnSignal, SYS_semop, id, ops, n));
+	return (int)callret(syswait(EndsOnSignal, SYS_semop, id, ops, n));
 }
 
 SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespec *timeout)
@@ -88,7 +88,7 @@ SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespe
 	if (!getg())
 		return real.semtimedop(id, ops, n, timeout);
 	if (!timeout || !validtime(timeout))
-		return (int)errnoret(syswait(EndsOnSignal, SYS_semtimedop, id, ops, n, timeout));
+		return (int)callret(syswait(EndsOnSignal, SYS_semtimedop, id, ops, n, timeout));
 	int64_t end = deadlinein(timens(timeout));
 	struct timespec left;
 	long r;
@@ -96,7 +96,7 @@ SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespe
 	do
 		r = sysblock(SYS_semtimedop, id, ops, n, timeleft(end, &left));
 	while (r == -EINTR && intragain(EndsOnSignal));
-	return (int)errnoret(r);
+	return (int)callret(r);
 }
 
 /* --- POSIX message queues: deadlines are absolute, so the call can just be repeated --- */
@@ -104,12 +104,12 @@ SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespe
 static long sendmessage(mqd_t q, const char *msg, size_t n, unsigned prio,
 			const struct timespec *end)
 {
-	return errnoret(syswait(Restarts | Cancels, SYS_mq_timedsend, q, msg, n, prio, end));
+	return callret(syswait(Restarts | Cancels, SYS_mq_timedsend, q, msg, n, prio, end));
 }
 
 static long receivemessage(mqd_t q, char *msg, size_t n, unsigned *prio, const struct timespec *end)
 {
-	return errnoret(syswait(Restarts | Cancels, SYS_mq_timedreceive, q, msg, n, prio, end));
+	return callret(syswait(Restarts | Cancels, SYS_mq_timedreceive, q, msg, n, prio, end));
 }
 
 SHIM(int, mq_send, mqd_t q, const char *msg, size_t n, unsigned prio)
@@ -175,9 +175,8 @@ SHIM(int, sigtimedwait, const sigset_t *set, siginfo_t *info, const struct times
 	if (!getg())
 		return real.sigtimedwait(set, info, timeout);
 	if (timeout && !validtime(timeout))
-		return (int)errnoret(-EINVAL);
-	return (int)errnoret(
-	    takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER));
+		return (int)callret(-EINVAL);
+	return (int)callret(takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER));
 }
 
 SHIM(int, sigwaitinfo, const sigset_t *set, siginfo_t *info)
@@ -195,6 +194,7 @@ SHIM(int, sigwait, const sigset_t *set, int *sig)
 	do
 		r = takesignal(set, NULL, FOREVER);
 	while (r == -EINTR);
+	callret(0);
 	if (r < 0)
 		return (int)-r;
 	*sig = (int)r;

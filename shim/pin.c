@@ -1,0 +1,346 @@
+/*
+ * pin.c - what the kernel keeps for a thread: affinity, scheduling class, nice
+ * value, namespaces, capabilities, ...
+ *
+ * A goroutine has none of it; its M has. One that sets such a thing is wired
+ * to its M from then on, and the M, which others must not meet, ends
+ * with it: so the thread has what it asked for, and it alone. Only the goroutine itself
+ * can do that: to set it for another thread is answered ENOSYS, with one line,
+ * unless that one is wired already. Reading answers for the caller's
+ * own kernel thread, which all that are not wired are like.
+ */
+#include "pin.h"
+#include "sched.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+
+void pin(void)
+{
+	Thread *th = curthread();
+	if (!th || th->pinned)
+		return;
+	lockOSThreadForever();
+	th->ktid = (int)sys0(SYS_gettid);
+	th->pinned = true;
+}
+
+int refusepin(const char *what)
+{
+	static _Atomic bool said;
+	if (!atomic_exchange(&said, true))
+		warn("%s for another thread: not supported, ENOSYS", what);
+	return ENOSYS;
+}
+
+struct bytid {
+	uint32_t tid;
+	int ktid;
+	bool found;
+};
+
+static bool tidis(Thread *th, void *arg)
+{
+	struct bytid *b = arg;
+	if (th->tid != b->tid)
+		return true;
+	b->found = true;
+	b->ktid = th->pinned ? th->ktid : 0;
+	return false;
+}
+
+/*
+ * Which kernel thread a tid of the program's means: 0 the caller's own. -1: a
+ * goroutine's that is not wired, and not the caller.
+ */
+static int ktidof(pid_t tid)
+{
+	struct bytid b = { .tid = (uint32_t)tid };
+	if (!getg() || tid == 0)
+		return tid;
+	threadseach(tidis, &b);
+	if (!b.found)
+		return tid; /* another process, or a foreign thread */
+	if (b.ktid)
+		return b.ktid;
+	return curthread()->tid == (uint32_t)tid ? 0 : -1;
+}
+
+/* For a call that reads. */
+static int readable(pid_t tid)
+{
+	int k = ktidof(tid);
+	return k < 0 ? 0 : k;
+}
+
+/* For a call that sets: the caller is pinned if it means itself. -1 and errno. */
+static int settable(pid_t tid, const char *what)
+{
+	int k = ktidof(tid);
+	if (k < 0) {
+		errno = refusepin(what);
+		return -1;
+	}
+	if (k == 0 && getg())
+		pin();
+	return k;
+}
+
+SHIM(int, sched_setaffinity, pid_t tid, size_t n, const cpu_set_t *set)
+{
+	int k = settable(tid, "sched_setaffinity");
+	return k < 0 ? -1 : (int)errnoret(sys3(SYS_sched_setaffinity, k, (long)n, (long)set));
+}
+
+SHIM(int, sched_getaffinity, pid_t tid, size_t n, cpu_set_t *set)
+{
+	return real.sched_getaffinity(readable(tid), n, set);
+}
+
+SHIM(int, sched_setscheduler, pid_t tid, int policy, const struct sched_param *param)
+{
+	int k = settable(tid, "sched_setscheduler");
+	return k < 0 ? -1 : real.sched_setscheduler(k, policy, param);
+}
+
+SHIM(int, sched_getscheduler, pid_t tid)
+{
+	return real.sched_getscheduler(readable(tid));
+}
+
+SHIM(int, sched_setparam, pid_t tid, const struct sched_param *param)
+{
+	int k = settable(tid, "sched_setparam");
+	return k < 0 ? -1 : real.sched_setparam(k, param);
+}
+
+SHIM(int, sched_getparam, pid_t tid, struct sched_param *param)
+{
+	return real.sched_getparam(readable(tid), param);
+}
+
+SHIM(int, setpriority, __priority_which_t which, id_t who, int prio)
+{
+	if (which == PRIO_PROCESS) {
+		int k = settable((pid_t)who, "setpriority");
+		if (k < 0)
+			return -1;
+		who = (id_t)k;
+	}
+	return real.setpriority(which, who, prio);
+}
+
+SHIM(int, getpriority, __priority_which_t which, id_t who)
+{
+	if (which == PRIO_PROCESS)
+		who = (id_t)readable((pid_t)who);
+	return real.getpriority(which, who);
+}
+
+SHIM(int, nice, int inc)
+{
+	pin();
+	return real.nice(inc);
+}
+
+SHIM(int, unshare, int flags)
+{
+	pin();
+	return real.unshare(flags);
+}
+
+SHIM(int, setns, int fd, int type)
+{
+	pin();
+	return real.setns(fd, type);
+}
+
+SHIM(int, setfsuid, uid_t u)
+{
+	pin();
+	return real.setfsuid(u);
+}
+
+SHIM(int, setfsgid, gid_t g)
+{
+	pin();
+	return real.setfsgid(g);
+}
+
+SHIM(int, personality, unsigned long p)
+{
+	if (p != 0xffffffff)
+		pin();
+	return real.personality(p);
+}
+
+SHIM(long, ptrace, enum __ptrace_request request, ...)
+{
+	long a[3];
+	va_list ap;
+	va_start(ap, request);
+	for (int i = 0; i < 3; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	pin(); /* the tracer is a kernel thread */
+	return real.ptrace(request, a[0], a[1], a[2]);
+}
+
+/* Of prctl's kinds these set something of the calling kernel thread. */
+static bool ofthread(int kind)
+{
+	switch (kind) {
+	case PR_SET_PDEATHSIG:
+	case PR_SET_UNALIGN:
+	case PR_SET_FPEMU:
+	case PR_SET_FPEXC:
+	case PR_SET_TIMING:
+	case PR_SET_KEEPCAPS:
+	case PR_SET_SECCOMP:
+	case PR_CAPBSET_DROP:
+	case PR_SET_TSC:
+	case PR_SET_SECUREBITS:
+	case PR_SET_TIMERSLACK:
+	case PR_MCE_KILL:
+	case PR_SET_NO_NEW_PRIVS:
+	case PR_CAP_AMBIENT:
+	case PR_SET_SPECULATION_CTRL:
+	case PR_SET_IO_FLUSHER:
+	case PR_SET_SYSCALL_USER_DISPATCH: return true;
+	}
+	return false;
+}
+
+SHIM(int, prctl, int kind, ...)
+{
+	unsigned long a[4];
+	va_list ap;
+	va_start(ap, kind);
+	for (int i = 0; i < 4; i++)
+		a[i] = va_arg(ap, unsigned long);
+	va_end(ap);
+	Thread *th = curthread();
+	/* A goroutine's name is its own; main's is the process's. */
+	if (th && !th->ismain && (kind == PR_SET_NAME || kind == PR_GET_NAME)) {
+		char name[16] = "";
+		if (kind == PR_GET_NAME) {
+			shim_pthread_getname_np((pthread_t)th->block, (char *)a[0], sizeof name);
+			return 0;
+		}
+		strncpy(name, (const char *)a[0], sizeof name - 1);
+		memcpy(th->name, name, sizeof name);
+		return 0;
+	}
+	if (th && ofthread(kind))
+		pin();
+	return real.prctl(kind, a[0], a[1], a[2], a[3]);
+}
+
+/* --- from the start ---------------------------------------------------------------- */
+
+void kernelwish(KernelWish *w, const pthread_attr_t *attr)
+{
+	int inherit = PTHREAD_INHERIT_SCHED;
+	memset(w, 0, sizeof *w);
+	/* None set reads as all ones. */
+	if (pthread_attr_getaffinity_np(attr, sizeof w->affinity, &w->affinity) == 0) {
+		const unsigned char *p = (const unsigned char *)&w->affinity;
+		for (size_t i = 0; i < sizeof w->affinity; i++)
+			w->hasaffinity |= p[i] != 0xff;
+	}
+	pthread_attr_getinheritsched(attr, &inherit);
+	if (inherit == PTHREAD_EXPLICIT_SCHED) {
+		pthread_attr_getschedpolicy(attr, &w->policy);
+		pthread_attr_getschedparam(attr, &w->param);
+		w->hassched = w->policy != SCHED_OTHER || w->param.sched_priority != 0;
+	}
+	w->any = w->hasaffinity || w->hassched;
+}
+
+void inheritwish(Birth *b, Thread *creator)
+{
+	KernelWish *w = &b->inherited;
+	*w = *b->wish;
+	b->wish = w;
+	if (!creator || !creator->pinned)
+		return;
+	long n = w->hasaffinity ? 0
+				: sys3(SYS_sched_getaffinity, 0, sizeof w->affinity, (long)&w->affinity);
+	if (n > 0) {
+		memset((char *)&w->affinity + n, 0, sizeof w->affinity - (size_t)n);
+		w->hasaffinity = true;
+	}
+	if (!w->hassched) {
+		w->policy = (int)sys1(SYS_sched_getscheduler, 0);
+		sys2(SYS_sched_getparam, 0, (long)&w->param);
+		w->hassched = w->policy != SCHED_OTHER;
+	}
+	errno = 0;
+	b->nice = real.getpriority(PRIO_PROCESS, 0);
+	b->hasnice = b->nice != 0;
+}
+
+static bool unborn(void *arg)
+{
+	return atomic_load(&((Birth *)arg)->done) == 0;
+}
+
+int awaitbirth(Birth *b)
+{
+	while (unborn(b))
+		semapark(&b->done, unborn, NULL, b, 0, WaitThread, FOREVER, 0);
+	int done = atomic_load(&b->done);
+	return done < 0 ? -done : 0;
+}
+
+bool bear(Birth *b)
+{
+	const KernelWish *w = b->wish;
+	long r = 0;
+	pin();
+	if (w->hasaffinity)
+		r = sys3(SYS_sched_setaffinity, 0, sizeof w->affinity, (long)&w->affinity);
+	if (r >= 0 && w->hassched)
+		r = sys3(SYS_sched_setscheduler, 0, w->policy, (long)&w->param);
+	if (r >= 0 && b->hasnice)
+		real.setpriority(PRIO_PROCESS, 0, b->nice);
+	curthread()->birth = NULL;
+	const void *addr = &b->done;
+	atomic_store(&b->done, r < 0 ? (int)r : 1); /* b may be gone after that */
+	semaready(addr, 1, NULL, NULL, NULL, 0);
+	return r >= 0;
+}
+
+/* --- robust mutexes ------------------------------------------------------------------ */
+
+/*
+ * What the kernel does at a thread's end with its robust list; the kernel thread lives
+ * on. The list is of the kernel's ABI: links, and the distance from a link to its
+ * futex word. Bit 0 of a link marks a priority-inheriting one: those the kernel alone
+ * can give up, so the kernel thread ends with its goroutine.
+ */
+void robustexit(void)
+{
+	enum { WAITERS = 0x80000000u, DIED = 0x40000000u, TIDMASK = 0x3fffffff };
+	Thread *th = curthread();
+	char *head = (char *)th->block + tls.robusthead;
+	long offset = TLSFIELD(head, long, 8);
+	uintptr_t link = TLSFIELD(head, uintptr_t, 0);
+	for (int i = 0; (link & ~1ul) != (uintptr_t)head && i < 1 << 20; i++) {
+		if (link & 1) {
+			pin();
+			return;
+		}
+		_Atomic uint32_t *word = (_Atomic uint32_t *)(link + (uintptr_t)offset);
+		link = TLSFIELD(link, uintptr_t, 0);
+		uint32_t v = atomic_load(word);
+		if ((v & TIDMASK) != (uint32_t)sys0(SYS_gettid))
+			continue;
+		while (!atomic_compare_exchange_weak(word, &v, (v & WAITERS) | DIED))
+			;
+		if (v & WAITERS)
+			sys3(SYS_futex, (long)word, 1 /* WAKE, shared */, 1);
+	}
+	TLSFIELD(head, void *, 0) = head;
+	sys2(SYS_set_robust_list, (long)mblock() + tls.robusthead, 24);
+}

@@ -1,0 +1,38 @@
+/*
+ * pin.h - goroutines that have a kernel thread of their own.
+ */
+#ifndef GOSHIM_PIN_H
+#define GOSHIM_PIN_H
+
+#include "thread.h"
+
+/* Wires the calling goroutine to its kernel thread for good. */
+void pin(void);
+/* What `what` would need is to wire another thread than the caller: one line, ENOSYS. */
+int refusepin(const char *what);
+
+/* Attributes of a new thread that the kernel keeps. */
+typedef struct KernelWish {
+	bool any, hasaffinity, hassched;
+	cpu_set_t affinity;
+	int policy;
+	struct sched_param param;
+} KernelWish;
+void kernelwish(KernelWish *w, const pthread_attr_t *attr);
+
+/* The creator of a thread that is pinned from the start waits until it is. */
+struct Birth {
+	const KernelWish *wish;
+	KernelWish inherited;
+	bool hasnice;
+	int nice;
+	_Atomic int done; /* 1: lives, else -errno */
+};
+void inheritwish(Birth *b, Thread *creator);
+int awaitbirth(Birth *b); /* 0 or an error number */
+bool bear(Birth *b);	  /* on the new thread; false: it must not live */
+
+/* The caller ends: robust mutexes that it holds learn of it. */
+void robustexit(void);
+
+#endif
