@@ -1,5 +1,6 @@
 /*
- * g.c - goroutines as records: status changes and the pools of finished ones.
+ * g.c - goroutines as records: status changes, birth and death, and the pools of
+ * finished ones.
  *
  * A G is never freed: a debugger, a dump or a late signal may hold its
  * address, and a pooled one is cheaper than a new one. Each P keeps some
@@ -8,6 +9,8 @@
  * meet there without taking its lock each time.
  */
 #include "runtime.h"
+
+#include <string.h>
 
 enum { LOCALMAX = 64, LOCALHALF = 32 };
 
@@ -105,4 +108,116 @@ void gfput(P *pp, G *gp)
 		sched.ngfree++;
 	}
 	unlock(&sched.lock);
+}
+
+/* --- birth and death -------------------------------------------------------------- */
+
+/* gostart calls it: first C code of a goroutine, in execute()'s section. */
+void goroutinestart(void);
+void goroutinestart(void)
+{
+	G *gp = getg();
+	releasem(gp->m);
+	gp->startfn(gp->startarg);
+	throw("goroutine returned");
+}
+
+/* The goroutine of a thread block: where goshim_g lies in it. */
+void tlssetg(void *tls, G *gp)
+{
+	*(G **)((char *)tls + ((char *)&goshim_g - (char *)fsbase())) = gp;
+}
+
+static void gpeak(int64_t live)
+{
+	int64_t peak = atomic_load_explicit(&sched.ngpeak, memory_order_relaxed);
+	while (live > peak && !atomic_compare_exchange_weak(&sched.ngpeak, &peak, live))
+		;
+}
+
+G *newproc(void (*fn)(void *), void *arg, void *tls, void *hostg, uintptr_t stacklo,
+	   uintptr_t stackhi) UNCHECKED_ROLES
+{
+	uint64_t all = ~0ull, old = 0;
+	M *mp = acquirem();
+	if (!mp)
+		sys4(14, 2, (long)&all, (long)&old, 8);
+	P *pp = mp ? getp(mp) : NULL;
+	G *gp = gfget(pp);
+	if (gp) {
+		gp->goid = atomic_fetch_add_explicit(&sched.goidgen, 1, memory_order_relaxed) + 1;
+		gp->tls = tls;
+		gp->host = hostg;
+		gp->startfn = fn;
+		gp->startarg = arg;
+		gp->stacklo = stacklo;
+		gp->stackhi = stackhi;
+		gp->lockedm = NULL;
+		gp->lockedcount = 0;
+		gp->kmask = sched.basekmask;
+		gp->waitreason = WaitNone;
+		atomic_store_explicit(&gp->intr, 0, memory_order_relaxed);
+		tlssetg(tls, gp);
+		/* What gogo pops: control words, six registers, gostart; 16-aligned at gostart's call. */
+		uint64_t *sp = (uint64_t *)(stackhi & ~(uintptr_t)15) - 2;
+		sp[0] = sp[1] = 0;
+		*--sp = (uint64_t)gostart;
+		for (int i = 0; i < 6; i++)
+			*--sp = 0;
+		uint32_t cw[2];
+		getcontrolwords(cw); /* a new thread has its creator's rounding mode */
+		memcpy(--sp, cw, 8);
+		gp->sched.sp = (uintptr_t)sp;
+		atomic_fetch_add_explicit(&sched.ngcreated, 1, memory_order_relaxed);
+		gpeak(atomic_fetch_add_explicit(&sched.nglive, 1, memory_order_relaxed) + 1);
+		casgstatus(gp, Gdead, Grunnable);
+		if (pp) {
+			runqput(pp, gp, true);
+		} else {
+			lock(&sched.lock);
+			globrunqput_locked(gp);
+			unlock(&sched.lock);
+		}
+		wakep();
+	}
+	if (mp)
+		releasem(mp);
+	else
+		sys4(14, 2, (long)&old, 0, 8);
+	return gp;
+}
+
+static void goexit0(G *gp)
+{
+	check_g0();
+	M *mp = getg()->m;
+	check_p(mp);
+	void (*done)(void *) = gp->exitdone;
+	void *arg = gp->exitarg;
+	casgstatus(gp, Grunning, Gdead);
+	dropg(mp);
+	bool mends = gp->mends;
+	if (gp->lockedm) {
+		gp->mends = false;
+		gp->lockedm = NULL;
+		mp->lockedg = NULL;
+		gp->lockedcount = 0;
+	}
+	gp->host = NULL;
+	gp->tls = NULL;
+	atomic_fetch_sub_explicit(&sched.nglive, 1, memory_order_relaxed);
+	gfput(getp(mp), gp);
+	done(arg); /* stack and block are free now */
+	if (mends)
+		mexit(mp);
+	schedule();
+}
+
+void goexit(void (*done)(void *arg), void *arg)
+{
+	G *gp = getg();
+	gp->exitdone = done;
+	gp->exitarg = arg;
+	mcall(goexit0);
+	throw("goexit: returned");
 }

@@ -33,3 +33,59 @@ void minitsignals(M *mp)
 		throw("minitsignals: no memory for a signal stack");
 	setkmask(mp, sched.basekmask);
 }
+
+/* --- interrupting goroutines -------------------------------------------------------- */
+
+void ginterrupt(G *gp)
+{
+	atomic_store(&gp->intr, 1);
+	if (atomic_load(&gp->parkintr)) {
+		if (wakeclaim(gp, WakeIntr))
+			goready(gp, true);
+		return;
+	}
+	GStatus s = readgstatus(gp);
+	if (s == Grunning || s == Gsyscall) {
+		M *mp = gp->m;
+		if (mp && mp->curg == gp)
+			preemptm(mp);
+	}
+	/* If the signal comes at a bad moment sysmon asks again. */
+	atomic_store(&sched.intrpending, 1);
+	wakesysmon();
+}
+
+bool ginterrupted(void)
+{
+	G *gp = getg();
+	return gp && atomic_load_explicit(&gp->intr, memory_order_relaxed);
+}
+
+void gclearinterrupt(void)
+{
+	atomic_store(&getg()->intr, 0);
+}
+
+void gsetkmask(uint64_t mask)
+{
+	G *gp = getg();
+	if (!gp)
+		return;
+	M *mp = acquirem();
+	gp->kmask = mask;
+	if (mp->kmask != mask)
+		setkmask(mp, mask);
+	releasem(mp);
+}
+
+uint64_t ggetkmask(void)
+{
+	G *gp = getg();
+	return gp ? gp->kmask : 0;
+}
+
+void *mblock(void)
+{
+	G *gp = getg();
+	return gp ? gp->m->tls : NULL;
+}

@@ -1,0 +1,103 @@
+/*
+ * sigcore.h - what the files of signals share: sigqueue.c (who blocks what,
+ * what is pending), sigrun.c (handlers), signal.c (the program's calls).
+ */
+#ifndef GOSHIM_SIGCORE_H
+#define GOSHIM_SIGCORE_H
+
+#include "signal.h"
+#include "thread.h"
+
+#include <stdatomic.h>
+#include <ucontext.h>
+
+#define BIT(sig) (1ull << ((sig)-1))
+
+enum { NSIGS = 64, RING = 256, NODES = 4096 };
+
+/* Caused by the thread that gets them. */
+#define SYNCSIGS                                                                                   \
+	(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP) | BIT(SIGSYS))
+/* Addressed by the kernel to the thread whose call earned them. */
+#define CALLSIGS (BIT(SIGPIPE) | BIT(SIGXFSZ))
+#define NEVERMASKED (BIT(SIGKILL) | BIT(SIGSTOP) | BIT(32) | BIT(33))
+
+struct SigNode {
+	SigNode *next;
+	siginfo_t info;
+};
+
+typedef struct Sigs {
+	_Atomic uint32_t lock;
+	struct sigaction act[NSIGS + 1];
+	SigNode nodes[NODES];
+	SigNode *free;
+	uint32_t used;
+	/* How many threads block each signal, and how many there are. */
+	int32_t nblocked[NSIGS + 1], nlive;
+	/* sysmon's mask, and the handshake for changing it. */
+	_Atomic uint64_t sysmonmask;
+	_Atomic uint32_t maskwant, maskdone;
+} Sigs;
+extern Sigs sigs;
+
+/* Stands for the process: signals that sysmon had received when the last thread
+ * blocked them. They wait for one that opens them, or asks. */
+extern Thread process;
+
+typedef struct SigLocked {
+	M *mp;
+	uint64_t mask;
+} SigLocked;
+SigLocked siglock(void);
+void sigunlock(SigLocked l);
+
+static inline uint64_t setbits(const sigset_t *set)
+{
+	uint64_t m;
+	memcpy(&m, set, 8);
+	return m & ~NEVERMASKED;
+}
+
+static inline void bitsset(sigset_t *set, uint64_t m)
+{
+	sigemptyset(set);
+	memcpy(set, &m, 8);
+}
+
+/* Has the program a handler for sig? */
+static inline bool handled(int sig)
+{
+	void (*h)(int) = sigs.act[sig].sa_handler;
+	return h != SIG_DFL && h != SIG_IGN;
+}
+
+/* The calling goroutine's mask becomes m; what that opens is pending for it when this returns. */
+void setmask(Thread *th, uint64_t m);
+uint64_t kmaskfor(uint64_t mask);
+/* Queues info for th. 0 or EAGAIN (real-time signals only). */
+int post(Thread *th, const siginfo_t *info);
+/* Takes a pending signal of `set` from th's queue. */
+bool take(Thread *th, uint64_t set, siginfo_t *info);
+/* From a handler: to be routed to some thread by sysmon. False: no room. SIGSAFE. */
+bool ringput(const siginfo_t *info);
+/* Gives a process-directed signal to a thread; false: all block it. */
+bool route(const siginfo_t *info);
+/* sysmon has to look at masks again. SIGSAFE. */
+void maskagain(void);
+void sigqueueforkchild(void);
+/* Is this kernel thread sysmon's? */
+extern __thread bool issysmon __attribute__((tls_model("initial-exec")));
+
+/* Runs what is pending and open for the caller. True when a handler ran; *restart:
+ * all of them with SA_RESTART. ctx: the interrupted context, or NULL at a call. */
+bool deliver(ucontext_t *ctx, bool *restart);
+bool onaltstack(Thread *th, uintptr_t sp);
+static inline uintptr_t currentsp(void)
+{
+	return (uintptr_t)__builtin_frame_address(0);
+}
+/* Installs what the kernel needs to know of the program's action for sig. */
+int install(int sig, const struct sigaction *sa);
+
+#endif

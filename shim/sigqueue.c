@@ -1,0 +1,338 @@
+/*
+ * sigqueue.c - who blocks which signal, what is pending for whom, and the
+ * routing of what is sent to the process (signal.c says how it all works).
+ */
+#include "sigcore.h"
+
+Sigs sigs;
+Thread process = { .mask = ~0ull };
+__thread bool issysmon __attribute__((tls_model("initial-exec")));
+
+/* Received by sysmon (or by an M in a native bracket), not yet routed. */
+static struct {
+	_Atomic uint32_t state; /* 0 free, 1 being written, 2 full */
+	siginfo_t info;
+} ring[RING];
+static _Atomic uint32_t ringused;
+
+/* --- the lock ---------------------------------------------------------------------- */
+
+SigLocked siglock(void)
+{
+	SigLocked l = { acquirem(), 0 };
+	uint64_t all = ~0ull;
+	if (!l.mp)
+		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&l.mask, 8);
+	while (atomic_exchange_explicit(&sigs.lock, 1, memory_order_acquire))
+		for (int i = 0; atomic_load_explicit(&sigs.lock, memory_order_relaxed); i++)
+			i < 100 ? procyield() : (void)sys0(SYS_sched_yield);
+	return l;
+}
+
+void sigunlock(SigLocked l)
+{
+	atomic_store_explicit(&sigs.lock, 0, memory_order_release);
+	if (l.mp)
+		releasem(l.mp);
+	else
+		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&l.mask, 0, 8);
+}
+
+static SigNode *nodeget_locked(void)
+{
+	SigNode *n = sigs.free;
+	if (n)
+		sigs.free = n->next;
+	else if (sigs.used < NODES)
+		n = &sigs.nodes[sigs.used++];
+	return n;
+}
+
+static void nodeput_locked(SigNode *n)
+{
+	n->next = sigs.free;
+	sigs.free = n;
+}
+
+/* --- who blocks what -------------------------------------------------------------------- */
+
+/* What sysmon should block: what all threads block. */
+static uint64_t wantmask_locked(void)
+{
+	uint64_t m = 0;
+	for (int s = 1; s <= NSIGS; s++)
+		if (sigs.nblocked[s] >= sigs.nlive)
+			m |= BIT(s);
+	return m & ~NEVERMASKED;
+}
+
+/* Counts a change of some thread's mask. True: sysmon has to change its own. */
+static bool maskcount_locked(uint64_t old, uint64_t mask)
+{
+	for (uint64_t diff = old ^ mask; diff; diff &= diff - 1) {
+		int s = __builtin_ctzll(diff) + 1;
+		sigs.nblocked[s] += mask & BIT(s) ? 1 : -1;
+	}
+	return wantmask_locked() != atomic_load(&sigs.sysmonmask);
+}
+
+/* Has sysmon's mask follow, and waits until it has: what it then receives has been routed. */
+static void masksync(void)
+{
+	uint32_t want = atomic_fetch_add(&sigs.maskwant, 1) + 1;
+	wakesysmon();
+	entersyscall();
+	for (;;) {
+		uint32_t done = atomic_load(&sigs.maskdone);
+		if ((int32_t)(done - want) >= 0)
+			break;
+		struct timespec ts = { 0, 10000000 };
+		sys4(SYS_futex, (long)&sigs.maskdone, 128, done, (long)&ts);
+		wakesysmon();
+	}
+	exitsyscall();
+}
+
+uint64_t kmaskfor(uint64_t mask)
+{
+	return (sigbasekmask() & ~CALLSIGS) | (mask & CALLSIGS);
+}
+
+void setmask(Thread *th, uint64_t m)
+{
+	uint64_t old = th->mask;
+	if (old == m)
+		return;
+	SigLocked l = siglock();
+	th->mask = m;
+	/* One that is being routed may be for what this opens. */
+	bool sync = maskcount_locked(old, m) || ((old & ~m) && sigtickneeded());
+	sigunlock(l);
+	if ((old ^ m) & CALLSIGS)
+		gsetkmask((ggetkmask() & ~CALLSIGS) | (m & CALLSIGS));
+	if (sync)
+		masksync();
+	siginfo_t info;
+	while (take(&process, ~m, &info))
+		post(th, &info);
+	if (atomic_load(&th->pending) & ~m)
+		ginterrupt(th->gp);
+}
+
+uint64_t sigbasekmask(void)
+{
+	return ~(SYNCSIGS | CALLSIGS | BIT(SIGURG) | NEVERMASKED);
+}
+
+/* --- posting --------------------------------------------------------------------------------- */
+
+int post(Thread *th, const siginfo_t *info)
+{
+	int sig = info->si_signo;
+	SigLocked l = siglock();
+	bool pending = atomic_load(&th->pending) & BIT(sig);
+	int r = 0;
+	if (!pending || sig >= SIGRTMIN) {
+		SigNode *n = nodeget_locked();
+		if (n) {
+			SigNode **p = &th->queue;
+			n->info = *info;
+			n->next = NULL;
+			/* Lower numbers first, equal ones in order. */
+			while (*p && (*p)->info.si_signo <= sig)
+				p = &(*p)->next;
+			n->next = *p;
+			*p = n;
+			atomic_fetch_or(&th->pending, BIT(sig));
+		} else {
+			r = EAGAIN;
+		}
+	}
+	G *gp = th->gp;
+	bool open = !(th->mask & BIT(sig)) || (atomic_load(&th->waitset) & BIT(sig));
+	sigunlock(l);
+	if (gp && open)
+		ginterrupt(gp);
+	return r;
+}
+
+/* Takes a pending signal of `set` from th's queue. */
+bool take(Thread *th, uint64_t set, siginfo_t *info)
+{
+	if (!(atomic_load_explicit(&th->pending, memory_order_acquire) & set))
+		return false;
+	SigLocked l = siglock();
+	bool found = false;
+	for (SigNode **p = &th->queue; *p; p = &(*p)->next) {
+		SigNode *n = *p;
+		int sig = n->info.si_signo;
+		if (!(set & BIT(sig)))
+			continue;
+		*info = n->info;
+		*p = n->next;
+		if (!*p || (*p)->info.si_signo != sig)
+			atomic_fetch_and(&th->pending, ~BIT(sig));
+		nodeput_locked(n);
+		found = true;
+		break;
+	}
+	sigunlock(l);
+	return found;
+}
+
+/* --- routing, on sysmon ------------------------------------------------------------------------- */
+
+/* From a handler: to be routed to some thread. */
+bool ringput(const siginfo_t *info)
+{
+	for (uint32_t i = 0; i < RING; i++) {
+		uint32_t zero = 0;
+		if (!atomic_compare_exchange_strong(&ring[i].state, &zero, 1))
+			continue;
+		ring[i].info = *info;
+		atomic_store(&ring[i].state, 2);
+		atomic_fetch_add(&ringused, 1);
+		wakesysmon();
+		return true;
+	}
+	return false;
+}
+
+struct choice {
+	uint64_t bit;
+	Thread *th;
+};
+
+static bool choose(Thread *th, void *arg)
+{
+	struct choice *c = arg;
+	if (th->exiting || ((th->mask & c->bit) && !(atomic_load(&th->waitset) & c->bit)))
+		return true;
+	c->th = th;
+	return false;
+}
+
+
+/* Gives a process-directed signal to a thread; false: all block it. */
+bool route(const siginfo_t *info)
+{
+	struct choice c = { BIT(info->si_signo), NULL };
+	threadseach(choose, &c);
+	if (!c.th)
+		return false;
+	/* It may end meanwhile: then its record is only pooled, and what is queued
+	 * is routed anew at its end (sigthreadexit). */
+	post(c.th, info);
+	return true;
+}
+
+static void sysmonsetmask(uint64_t m)
+{
+	uint64_t k = m | BIT(SIGURG);
+	k &= ~NEVERMASKED;
+	atomic_store(&sigs.sysmonmask, m);
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&k, 0, 8);
+}
+
+void sysmonthreadinit(void)
+{
+	issysmon = true;
+	SigLocked l = siglock();
+	uint64_t m = wantmask_locked();
+	sigunlock(l);
+	sysmonsetmask(m);
+}
+
+bool sigtickneeded(void)
+{
+	return atomic_load(&ringused) || atomic_load(&sigs.maskwant) != atomic_load(&sigs.maskdone);
+}
+
+void sigtick(void)
+{
+	uint32_t want = atomic_load(&sigs.maskwant);
+	if (want != atomic_load(&sigs.maskdone)) {
+		SigLocked l = siglock();
+		uint64_t m = wantmask_locked();
+		sigunlock(l);
+		sysmonsetmask(m); /* what was pending arrives here, in the ring */
+	}
+	for (uint32_t i = 0; i < RING && atomic_load(&ringused); i++) {
+		if (atomic_load(&ring[i].state) != 2)
+			continue;
+		siginfo_t info = ring[i].info;
+		atomic_store(&ring[i].state, 0);
+		atomic_fetch_sub(&ringused, 1);
+		if (!route(&info))
+			post(&process, &info); /* blocked everywhere, since we received it */
+	}
+	if (want != atomic_load(&sigs.maskdone)) {
+		atomic_store(&sigs.maskdone, want);
+		sys3(SYS_futex, (long)&sigs.maskdone, 129, INT32_MAX);
+	}
+}
+
+void maskagain(void)
+{
+	atomic_fetch_add(&sigs.maskwant, 1);
+	wakesysmon();
+}
+
+/* --- threads ---------------------------------------------------------------------------------- */
+
+void sigthreadinit(Thread *th, Thread *creator)
+{
+	if (creator) {
+		th->mask = creator->mask;
+	} else {
+		uint64_t m = 0;
+		sys4(SYS_rt_sigprocmask, SIG_BLOCK, 0, (long)&m, 8);
+		th->mask = m & ~NEVERMASKED;
+	}
+}
+
+/* Its mask counts from now on. */
+void sigthreadcount(Thread *th)
+{
+	SigLocked l = siglock();
+	sigs.nlive++;
+	bool sync = maskcount_locked(0, th->mask);
+	sigunlock(l);
+	if (sync && schedstarted()) {
+		maskagain();
+	}
+}
+
+void sigthreadexit(Thread *th)
+{
+	SigLocked l = siglock();
+	bool sync = maskcount_locked(th->mask, 0);
+	sigs.nlive--;
+	sync |= wantmask_locked() != atomic_load(&sigs.sysmonmask);
+	while (th->queue) {
+		SigNode *n = th->queue;
+		th->queue = n->next;
+		nodeput_locked(n);
+	}
+	atomic_store(&th->pending, 0);
+	sigunlock(l);
+	if (sync) {
+		maskagain();
+	}
+}
+
+void sigqueueforkchild(void)
+{
+	atomic_store(&sigs.lock, 0);
+	atomic_store(&ringused, 0);
+	for (int i = 0; i < RING; i++)
+		atomic_store(&ring[i].state, 0);
+	sigs.free = NULL;
+	sigs.used = 0;
+	memset(sigs.nblocked, 0, sizeof sigs.nblocked);
+	sigs.nlive = 0;
+	atomic_store(&sigs.maskwant, 0);
+	atomic_store(&sigs.maskdone, 0);
+	process.queue = NULL;
+	atomic_store(&process.pending, 0);
+}

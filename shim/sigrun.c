@@ -1,0 +1,326 @@
+/*
+ * sigrun.c - running the program's handlers, and the one handler that the
+ * kernel calls (signal.c says how it all works).
+ */
+#include "cancel.h"
+#include "sched.h"
+#include "sigcore.h"
+
+/* --- running handlers --------------------------------------------------------------------------- */
+
+/* Does what the kernel does by default, on the calling goroutine's kernel thread. */
+static void defaultaction(Thread *th, const siginfo_t *info)
+{
+	int sig = info->si_signo;
+	(void)th;
+	lockOSThread();
+	uint64_t k = ggetkmask();
+	gsetkmask(k & ~BIT(sig));
+	sys3(SYS_tgkill, sys0(SYS_getpid), sys0(SYS_gettid), sig);
+	gsetkmask(k); /* it was ignored, or the process was stopped and continued */
+	unlockOSThread();
+}
+
+bool onaltstack(Thread *th, uintptr_t sp)
+{
+	uintptr_t lo = (uintptr_t)th->altstack.ss_sp;
+	return !(th->altstack.ss_flags & SS_DISABLE) && th->altstack.ss_size && sp > lo &&
+	       sp <= lo + th->altstack.ss_size;
+}
+
+/* fn(sig, info, uc) on the stack that ends at sp; in entry.S. */
+void callonstack(void (*fn)(int, siginfo_t *, void *), int sig, siginfo_t *info, void *uc,
+		 uintptr_t sp);
+
+static void callhandler(Thread *th, const struct sigaction *sa, siginfo_t *info, ucontext_t *uc)
+{
+	void (*fn)(int, siginfo_t *, void *) = sa->sa_sigaction;
+	bool alt = (sa->sa_flags & SA_ONSTACK) && th->altstack.ss_size &&
+		   !(th->altstack.ss_flags & SS_DISABLE) && !onaltstack(th, currentsp());
+	if (!alt) {
+		fn(info->si_signo, info, uc);
+		return;
+	}
+	uintptr_t top = (uintptr_t)th->altstack.ss_sp + th->altstack.ss_size;
+	callonstack(fn, info->si_signo, info, uc, top & ~(uintptr_t)63);
+}
+
+/* A system call that libc or the program makes itself was interrupted, and the
+ * kernel has set the context to begin it again: without SA_RESTART it fails. */
+static void failrestart(ucontext_t *uc)
+{
+	greg_t *r = uc->uc_mcontext.gregs;
+	const uint8_t *pc = (const uint8_t *)r[REG_RIP];
+	if (r[REG_RCX] != r[REG_RIP] + 2 || pc[0] != 0x0f || pc[1] != 0x05)
+		return;
+	r[REG_RAX] = -EINTR;
+	r[REG_RIP] += 2;
+}
+
+/* Runs the action of one signal. True when a handler ran; *restart is cleared
+ * unless it had SA_RESTART. */
+static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
+{
+	int sig = info->si_signo;
+	SigLocked l = siglock();
+	struct sigaction sa = sigs.act[sig];
+	bool reset = handled(sig) && (sa.sa_flags & SA_RESETHAND);
+	if (reset)
+		sigs.act[sig].sa_handler = SIG_DFL;
+	sigunlock(l);
+	if (sa.sa_handler == SIG_IGN)
+		return false;
+	if (sa.sa_handler == SIG_DFL) {
+		defaultaction(th, info);
+		return false;
+	}
+	if (reset) {
+		struct sigaction dfl = { .sa_handler = SIG_DFL };
+		real.sigaction(sig, &dfl, NULL);
+	}
+	if (!(sa.sa_flags & SA_RESTART)) {
+		*restart = false;
+		if (ctx)
+			failrestart(ctx);
+	}
+	uint64_t old = th->mask;
+	uint64_t m = old | setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig));
+	ucontext_t own, *uc = ctx;
+	if (!uc) {
+		/* At a call: where the program is, as far as there is a meaning to it. */
+		memset(&own, 0, sizeof own);
+		own.uc_mcontext.gregs[REG_RSP] = (greg_t)currentsp();
+		own.uc_mcontext.gregs[REG_RIP] = (greg_t)__builtin_return_address(0);
+		own.uc_stack = th->altstack;
+		uc = &own;
+	}
+	/* The kernel's frame has room for 64 signals only. */
+	uint64_t savedmask = old;
+	memcpy(&uc->uc_sigmask, &savedmask, 8);
+	setmask(th, m);
+	int err = errno;
+	callhandler(th, &sa, info, uc);
+	errno = err;
+	th = curthread();
+	memcpy(&savedmask, &uc->uc_sigmask, 8);
+	setmask(th, savedmask & ~NEVERMASKED);
+	return true;
+}
+
+/* Runs what is pending and open. True when a handler ran. */
+bool deliver(ucontext_t *ctx, bool *restart)
+{
+	Thread *th = curthread();
+	bool ran = false;
+	siginfo_t info;
+	*restart = true;
+	gclearinterrupt();
+	while (take(th, ~th->mask, &info)) {
+		ran |= act(th, &info, ctx, restart);
+		th = curthread();
+	}
+	return ran;
+}
+
+bool sigpendingopen(void)
+{
+	Thread *th = curthread();
+	return th && (atomic_load(&th->pending) & ~th->mask);
+}
+
+/* Asynchronous cancellation acts anywhere. */
+static void asynccancel(void)
+{
+	enum { ASYNC = 2 };
+	if (cancelwanted() && (TLSFIELD(curthread()->block, int, tls.cancelhandling) & ASYNC))
+		testcancel();
+}
+
+bool sigdeliver(bool restartable)
+{
+	if (!getg())
+		return false; /* the kernel ran handlers, and says EINTR where it meant it */
+	bool restart;
+	bool ran = deliver(NULL, &restart);
+	asynccancel();
+	return !ran || (restartable && restart);
+}
+
+/* host.interrupt: on the goroutine, at a safe point; ctx: the interrupted context. */
+void siginterrupt_host(void *ctx)
+{
+	bool restart;
+	Thread *th = curthread();
+	if (!th) {
+		gclearinterrupt();
+		return;
+	}
+	deliver(ctx, &restart);
+	asynccancel();
+}
+
+/* --- the kernel's handler --------------------------------------------------------------------------- */
+
+/* Called on the goroutine's stack by siginject: the signal it caused. */
+static void ownfault(int sig, siginfo_t *info, void *ctx)
+{
+	bool restart = true;
+	(void)sig;
+	act(curthread(), info, ctx, &restart);
+	sigresume(ctx);
+}
+
+/* Back to the default action, which the returning instruction meets again. */
+static void die(int sig)
+{
+	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	real.sigaction(sig, &dfl, NULL);
+}
+
+static void syncsignal(int sig, siginfo_t *info, ucontext_t *uc)
+{
+	G *gp = getg();
+	Thread *th = gp ? ghost(gp) : NULL;
+	uintptr_t sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+	bool fault = sig == SIGSEGV || sig == SIGBUS;
+	if (fault && info->si_code > 0 && stackguarded((uintptr_t)info->si_addr) && th)
+		warn("goroutine %d%s%s: stack overflow (stack of %d KiB, address %p)", goid(gp),
+		     th->name[0] ? " " : "", th->name,
+		     (int64_t)((th->stack.hi - th->stack.lo) >> 10), info->si_addr);
+	if (!th || !gcurrent(gp)) {
+		if (gp)
+			warn("signal %d at pc=%p addr=%p in the runtime", (int64_t)sig,
+			     (void *)uc->uc_mcontext.gregs[REG_RIP], info->si_addr);
+		die(sig);
+		return;
+	}
+	if (!handled(sig) || (th->mask & BIT(sig))) {
+		if (sigs.act[sig].sa_handler == SIG_IGN && info->si_code <= 0)
+			return;
+		die(sig);
+		return;
+	}
+	bool alt = (sigs.act[sig].sa_flags & SA_ONSTACK) && th->altstack.ss_size &&
+		   !(th->altstack.ss_flags & SS_DISABLE) && !onaltstack(th, sp);
+	uintptr_t at = alt ? (uintptr_t)th->altstack.ss_sp + th->altstack.ss_size : 0;
+	if (!siginject(gp, ownfault, sig, info, uc, at))
+		die(sig);
+}
+
+/* On a foreign kernel thread: as the kernel would have called the program's handler. */
+static void foreignsignal(int sig, siginfo_t *info, ucontext_t *uc)
+{
+	struct sigaction sa = sigs.act[sig];
+	if (!handled(sig)) {
+		if (BIT(sig) & SYNCSIGS)
+			die(sig);
+		return;
+	}
+	uint64_t m;
+	memcpy(&m, &uc->uc_sigmask, 8);
+	m |= setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig));
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&m, 0, 8);
+	sa.sa_sigaction(sig, info, uc);
+}
+
+static void sighandler(int sig, siginfo_t *info, void *ctx)
+{
+	int err = errno;
+	ucontext_t *uc = ctx;
+	G *gp = getg();
+	if (sig == SIGURG && sigpreempt(sig, info, ctx)) {
+		errno = err;
+		return;
+	}
+	if (issysmon) {
+		if (!ringput(info)) { /* full: it waits in the kernel, until the next change of masks */
+			uint64_t m;
+			memcpy(&m, &uc->uc_sigmask, 8);
+			m |= BIT(sig);
+			memcpy(&uc->uc_sigmask, &m, 8);
+			sys4(SYS_rt_tgsigqueueinfo, sys0(SYS_getpid), sys0(SYS_gettid), sig,
+			     (long)info);
+			maskagain();
+		}
+	} else if (!gp) {
+		foreignsignal(sig, info, uc);
+	} else if (BIT(sig) & SYNCSIGS) {
+		syncsignal(sig, info, uc);
+	} else {
+		/* A goroutine in a native bracket, or what its call earned, or libc's raise. */
+		Thread *th = ghost(gp);
+		if (th && gcurrent(gp) && (info->si_code == SI_TKILL || (BIT(sig) & CALLSIGS))) {
+			if (siginterruptible(gp, uc) && !(th->mask & BIT(sig)) && handled(sig))
+				siginject(gp, ownfault, sig, info, uc, 0);
+			else
+				post(th, info);
+		} else if (handled(sig)) {
+			ringput(info);
+		}
+	}
+	errno = err;
+}
+
+/* Installs what the kernel needs to know of the program's action for sig. */
+int install(int sig, const struct sigaction *sa)
+{
+	void (*h)(int) = sa->sa_handler;
+	bool ours = (h != SIG_DFL && h != SIG_IGN) || sig == SIGURG ||
+		    ((sig == SIGSEGV || sig == SIGBUS) && h == SIG_DFL);
+	if (!ours)
+		return real.sigaction(sig, sa, NULL);
+	struct sigaction k = { .sa_sigaction = sighandler };
+	sigfillset(&k.sa_mask);
+	k.sa_flags = SA_SIGINFO | SA_ONSTACK |
+		     (sa->sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT | SA_RESTART));
+	if (sig == SIGURG)
+		k.sa_flags |= SA_RESTART;
+	return real.sigaction(sig, &k, NULL);
+}
+
+/* --- start and fork -------------------------------------------------------------------------------------- */
+
+/* Takes over all actions. On main, with all signals blocked. */
+void signalsstart(void)
+{
+	for (int s = 1; s <= NSIGS; s++) {
+		if (BIT(s) & NEVERMASKED)
+			continue;
+		real.sigaction(s, NULL, &sigs.act[s]);
+	}
+	for (int s = 1; s <= NSIGS; s++)
+		if (!(BIT(s) & NEVERMASKED) &&
+		    (handled(s) || s == SIGURG || s == SIGSEGV || s == SIGBUS))
+			install(s, &sigs.act[s]);
+}
+
+void signalsundo(void)
+{
+	for (int s = 1; s <= NSIGS; s++)
+		if (!(BIT(s) & NEVERMASKED))
+			real.sigaction(s, &sigs.act[s], NULL);
+}
+
+/* In a fork child, single-threaded again: actions, mask and alternate stack are the kernel's. */
+void signalsforkchild(Thread *self)
+{
+	sigqueueforkchild();
+	/* Pending signals are not inherited. */
+	self->queue = NULL;
+	atomic_store(&self->pending, 0);
+	signalsundo();
+	stack_t none = { .ss_flags = SS_DISABLE };
+	real.sigaltstack(self->altstack.ss_size ? &self->altstack : &none, NULL);
+	uint64_t m = self->mask;
+	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&m, 0, 8);
+}
+
+/* First thing on a new thread. */
+void sigthreadstart(Thread *th)
+{
+	if (th->mask & CALLSIGS)
+		gsetkmask(kmaskfor(th->mask));
+	bool restart;
+	if (atomic_load(&th->pending) & ~th->mask)
+		deliver(NULL, &restart);
+}
