@@ -15,7 +15,7 @@ struct ctx {
 	const struct row *row;
 	int fd, other, id;
 	pid_t child;
-	char path[128];
+	char path[100];
 	long result;
 	int err, done, handled;
 	pthread_t t;

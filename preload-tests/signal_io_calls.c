@@ -269,7 +269,7 @@ static struct sockaddr_un address(struct ctx *c)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 
-	strncpy(a.sun_path, c->path, sizeof a.sun_path - 1);
+	memcpy(a.sun_path, c->path, sizeof c->path);
 	return a;
 }
 
