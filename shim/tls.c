@@ -527,26 +527,23 @@ void blockstart(void)
 
 /* --- the kernel's view of the main thread ----------------------------------------------- */
 
-static void *rseqat; /* what the kernel has registered for this thread, if not the block's own */
-enum { RSEQ_SIG = 0x53053053, RSEQ_UNREGISTER = 1 };
-
-/* Registers block's areas for the calling kernel thread. */
-static void registerblock(void *old, void *block)
+/*
+ * The kernel writes to the rseq area of a thread whenever it is scheduled, and
+ * kills the process if what it reads there makes no sense: the area must never be in
+ * memory that is used for something else. Moves the calling kernel thread's
+ * registration from one block to another.
+ */
+static void moverseq(void *from, void *to)
 {
-	sys2(SYS_set_robust_list, (long)block + tls.robusthead, 24);
-	sys1(SYS_set_tid_address, (long)block + tls.tid);
+	enum { RSEQ_SIG = 0x53053053, UNREGISTER = 1, SIZE = 32 };
 	if (!tls.rseq)
 		return;
-	char *from = rseqat ? rseqat : (char *)old + tls.rseq, *to = (char *)block + tls.rseq;
-	/* The kernel takes the length that was registered: 32 by glibc 2.36. */
-	if (sys4(SYS_rseq, (long)from, 32, RSEQ_UNREGISTER, RSEQ_SIG) < 0)
-		return;
-	TLSFIELD(from, int32_t, 4) = -2;
-	memset(to, 0, 32);
-	if (sys4(SYS_rseq, (long)to, 32, 0, RSEQ_SIG) < 0)
-		TLSFIELD(to, int32_t, 4) = -2;
-	else
-		rseqat = to;
+	char *a = (char *)from + tls.rseq, *b = (char *)to + tls.rseq;
+	bool was = sys4(SYS_rseq, (long)a, SIZE, UNREGISTER, RSEQ_SIG) == 0;
+	TLSFIELD(a, int32_t, 4) = -2; /* cpu_id: not registered */
+	memset(b, 0, SIZE);
+	if (!was || sys4(SYS_rseq, (long)b, SIZE, 0, RSEQ_SIG) < 0)
+		TLSFIELD(b, int32_t, 4) = -2;
 }
 
 void *blockm0(void)
@@ -557,16 +554,16 @@ void *blockm0(void)
 	blockfill(block, (uint32_t)sys0(SYS_gettid), 0, 0, 0);
 	ListLink *l = &TLSFIELD(block, ListLink, tls.list);
 	l->next = l->prev = l; /* libc never touches it */
-	registerblock(selfblock(), block);
+	sys2(SYS_set_robust_list, (long)block + tls.robusthead, 24);
+	sys1(SYS_set_tid_address, (long)block + tls.tid);
+	moverseq(selfblock(), block);
 	return block;
 }
 
 void blockkernel(void)
 {
 	/* libc's fork has set tid, clear-tid and robust list of the block in FS. */
-	rseqat = NULL;
-	if (tls.rseq)
-		TLSFIELD((char *)selfblock() + tls.rseq, int32_t, 4) = -2;
+	moverseq(mblock(), selfblock());
 }
 
 void blockforkchild(void)
