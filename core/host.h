@@ -9,6 +9,7 @@
 #define GOSHIM_HOST_H
 
 #include "api.h"
+#include "settings.h"
 
 typedef struct Host {
 	/*

@@ -240,7 +240,7 @@ static P *pnew(int32_t id)
 }
 
 /* Empties a P that is no longer wanted: queue, timers, finished Gs. */
-static void pdestroy_locked(P *pp, P *heir)
+static void pdestroy_locked(P *pp, P *heir) UNCHECKED_ROLES
 {
 	G *gp;
 	while ((gp = runqget(pp)))

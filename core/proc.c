@@ -412,6 +412,7 @@ void schedule(void)
 		throw("schedule: holding locks");
 	if (unlikely(mp->lockedg)) {
 		stoplockedm();
+		check_p(mp);
 		execute(mp->lockedg, false);
 	}
 	for (;;) {

@@ -24,7 +24,8 @@ long waitcall(int how, long nr, long a, long b, long c, long d, long e, long f)
 	if (how & Cancels)
 		testcancel();
 	for (;;) {
-		long r = blockingsyscall(nr, a, b, c, d, e, f);
+		long r = how & Quick ? quicksyscall(nr, a, b, c, d, e, f)
+				     : blockingsyscall(nr, a, b, c, d, e, f);
 
 		if (r != -EINTR || !intragain(how))
 			return r;

@@ -35,7 +35,7 @@ SHIM(int, open, const char *path, int flags, ...)
 	va_end(ap);
 	if (!getg())
 		return real.open(path, flags, mode);
-	return opened(syswait(Restarts | Cancels, SYS_open, path, flags, mode));
+	return opened(syswait(Quick | Restarts | Cancels, SYS_open, path, flags, mode));
 }
 
 SHIM(int, openat, int dir, const char *path, int flags, ...)
@@ -47,14 +47,14 @@ SHIM(int, openat, int dir, const char *path, int flags, ...)
 	va_end(ap);
 	if (!getg())
 		return real.openat(dir, path, flags, mode);
-	return opened(syswait(Restarts | Cancels, SYS_openat, dir, path, flags, mode));
+	return opened(syswait(Quick | Restarts | Cancels, SYS_openat, dir, path, flags, mode));
 }
 
 SHIM(int, creat, const char *path, mode_t mode)
 {
 	if (!getg())
 		return real.creat(path, mode);
-	return opened(syswait(Restarts | Cancels, SYS_creat, path, mode));
+	return opened(syswait(Quick | Restarts | Cancels, SYS_creat, path, mode));
 }
 
 /* Fortified: libc's own say what is wrong, and end the process. */

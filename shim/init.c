@@ -7,7 +7,6 @@
  * that inherit LD_PRELOAD never start it, and should not say anything.
  */
 #include "../core/host.h"
-#include "../core/settings.h"
 #include "cancel.h"
 #include "sched.h"
 #include "signal.h"

@@ -38,7 +38,7 @@ static long native(Op *op)
 	return blockingsyscall(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4], op->a[5]);
 }
 
-/* O_NONBLOCK, when last looked at. */
+/* A file, or O_NONBLOCK, when last looked at. */
 static long unblocked(Op *op)
 {
 	op->tried = false;
@@ -97,12 +97,14 @@ static long attempt(Op *op)
  */
 static bool parked(Op *op, PollTicket *t, long *r)
 {
-	if (fdnonblock(op->fd)) {
-		*r = unblocked(op);
-		return false;
-	}
 	if (maywaitinkernel()) {
 		*r = native(op);
+		if (*r == -EAGAIN)
+			fdnonblock(op->fd); /* remember it */
+		return false;
+	}
+	if (fdnonblock(op->fd)) {
+		*r = unblocked(op);
 		return false;
 	}
 	if (!op->deadline)
@@ -149,9 +151,9 @@ long transfer(Op *op)
 			return r;
 	}
 	for (;;) {
-		if (fdhint(op->fd) & FdNonblock) {
+		if (fdhint(op->fd) & FdNonblock || op->trynr == TryFile) {
 			r = unblocked(op);
-		} else if (op->trynr == TryNever) {
+		} else if (op->trynr == TryNever || (op->trynr == TryPoll && maywaitinkernel())) {
 			r = native(op);
 		} else if (netpollticket(&t, op->fd, op->mode) < 0) {
 			r = native(op);
@@ -256,7 +258,7 @@ long finish(Op *op, const struct iovec *v, size_t n, long done)
 	Rest rest = {.v = v, .n = n};
 	Op step;
 
-	if (op->nowait || op->trynr == TryNever || fdnonblock(op->fd))
+	if (op->nowait || op->trynr == TryNever || op->trynr == TryFile || fdnonblock(op->fd))
 		return done;
 	if (!op->tried && !interrupted(op))
 		return done;
@@ -316,7 +318,7 @@ static void rwop(Op *op, const struct iovec *v, long n, long flags)
 	    (in && hint & FdNonblock))
 		return;
 	switch (fdkind(op->fd)) {
-	case FdFile: return;
+	case FdFile: op->trynr = TryFile; return;
 	case FdPolled: op->trynr = TryPoll; return;
 	case FdSocket:
 		if (flags || (in && fdhaslowat(op->fd)))
@@ -356,8 +358,8 @@ static long readrest(Op *op, const struct iovec *v, size_t n, long r)
 	fdsethint(op->fd, FdFile);
 	for (advance(&rest, (size_t)r); rest.part.iov_len || rest.n;) {
 		bool part = rest.part.iov_len;
-		long more = syswait(EndsOnSignal, SYS_readv, op->fd, part ? &rest.part : rest.v,
-				    part ? 1 : rest.n);
+		long more = syswait(Quick | EndsOnSignal, SYS_readv, op->fd,
+				    part ? &rest.part : rest.v, part ? 1 : rest.n);
 		if (more <= 0)
 			break;
 		r += more;
@@ -433,7 +435,8 @@ SHIM(ssize_t, preadv2, int fd, const struct iovec *v, int n, off_t offset, int f
 		return real.preadv2(fd, v, n, offset, flags);
 	if (offset == -1)
 		return callret(vectored(PollRead, SYS_preadv2, fd, v, n, offset, flags));
-	return callret(syswait(Restarts | Cancels, SYS_preadv2, fd, v, n, offset, 0, flags));
+	return callret(
+	    syswait(Quick | Restarts | Cancels, SYS_preadv2, fd, v, n, offset, 0, flags));
 }
 
 SHIM(ssize_t, pwritev2, int fd, const struct iovec *v, int n, off_t offset, int flags)
@@ -442,7 +445,8 @@ SHIM(ssize_t, pwritev2, int fd, const struct iovec *v, int n, off_t offset, int 
 		return real.pwritev2(fd, v, n, offset, flags);
 	if (offset == -1)
 		return callret(vectored(PollWrite, SYS_pwritev2, fd, v, n, offset, flags));
-	return callret(syswait(Restarts | Cancels, SYS_pwritev2, fd, v, n, offset, 0, flags));
+	return callret(
+	    syswait(Quick | Restarts | Cancels, SYS_pwritev2, fd, v, n, offset, 0, flags));
 }
 
 /* eventfd_read and eventfd_write call libc's own read and write. */
@@ -456,19 +460,19 @@ SHIM(int, eventfd_write, int fd, eventfd_t value)
 	return shim_write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
 
-#define SHIM_BUFAT(name, constness, NR)                                              \
-	SHIM(ssize_t, name, int fd, constness void *buf, size_t n, off_t offset)     \
-	{                                                                            \
-		if (!getg())                                                         \
-			return real.name(fd, buf, n, offset);                        \
-		return callret(syswait(Restarts | Cancels, NR, fd, buf, n, offset)); \
+#define SHIM_BUFAT(name, constness, NR)                                                      \
+	SHIM(ssize_t, name, int fd, constness void *buf, size_t n, off_t offset)             \
+	{                                                                                    \
+		if (!getg())                                                                 \
+			return real.name(fd, buf, n, offset);                                \
+		return callret(syswait(Quick | Restarts | Cancels, NR, fd, buf, n, offset)); \
 	}
-#define SHIM_VECTORAT(name, NR)                                                    \
-	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)    \
-	{                                                                          \
-		if (!getg())                                                       \
-			return real.name(fd, v, n, offset);                        \
-		return callret(syswait(Restarts | Cancels, NR, fd, v, n, offset)); \
+#define SHIM_VECTORAT(name, NR)                                                            \
+	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)            \
+	{                                                                                  \
+		if (!getg())                                                               \
+			return real.name(fd, v, n, offset);                                \
+		return callret(syswait(Quick | Restarts | Cancels, NR, fd, v, n, offset)); \
 	}
 SHIM_BUFAT(pread64, , SYS_pread64)
 SHIM_BUFAT(pwrite64, const, SYS_pwrite64)

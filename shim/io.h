@@ -13,6 +13,7 @@
 enum {
 	TryNever = -1, /* the native call is the only form */
 	TryPoll = -2,  /* poll, then the native call */
+	TryFile = -3,  /* the native call, which does not wait for long */
 };
 
 typedef struct Op {
