@@ -17,7 +17,7 @@ struct ctx {
 	pid_t child;
 	char path[100];
 	long result;
-	int err, done, handled;
+	int err, started, done, handled;
 	pthread_t t;
 };
 
@@ -73,6 +73,7 @@ static void *waiter(void *arg)
 	struct ctx *c = arg;
 
 	self = c;
+	__atomic_store_n(&c->started, 1, __ATOMIC_RELEASE);
 	errno = 0;
 	c->result = c->row->call(c);
 	c->err = errno;
@@ -175,6 +176,8 @@ static void run(const struct row *rows, int n, enum how how, int together)
 	for (int at = 0; at < n; at += step) {
 		for (int i = at; i < at + step; i++)
 			begin(&all[i], &rows[i]);
+		for (int i = at; i < at + step; i++)
+			REQUIRE(wait_for(&all[i].started, 1, 10000));
 		sleep_ms(together ? 200 : 5);
 		for (int i = at; i < at + step; i++)
 			disturb(&all[i], how);

@@ -46,6 +46,7 @@ enum {
 	EndsOnSignal = 0, /* any handler makes it fail with EINTR (signal(7): never restarted) */
 	Restarts = 1,     /* handlers with SA_RESTART do not */
 	Cancels = 2,      /* it is a cancellation point */
+	Quick = 4,        /* it returns at once, most probably */
 };
 long waitcall(int how, long nr, long a, long b, long c, long d, long e, long f);
 
