@@ -117,7 +117,10 @@ void templatethread(void *unused)
 			mp->schedlink = NULL;
 			bool spinning = mp->spinning;
 			P *pp = mp->nextp;
-			int err = host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
+			int err = sigstackalloc(mp);
+			if (!err)
+				err = host.newosproc(mstart, mp, &mp->g0->stacklo,
+						     &mp->g0->stackhi);
 			if (err) {
 				/* The limit of processes is reached, say: the others go on with the
 				 * work; sysmon tries again while there is some. */

@@ -128,10 +128,11 @@ struct P {
 	/* Finished Gs, owner only; overflow goes to sched.gfree. */
 	G *gfree;
 	int32_t ngfree;
-	/* Timers, under timerslock. A 4-ary heap. */
+	/* Timers, under timerslock. A 4-ary heap, and those it had no memory for. */
 	Lock timerslock;
 	Timer **timers;
 	int32_t ntimers, captimers;
+	Timer *unsorted;
 	_Atomic int64_t timer0when; /* earliest, or FOREVER */
 	struct {
 		uint32_t schedtick, syscalltick;
@@ -146,7 +147,8 @@ struct Timer {
 	void (*fn)(void *arg); /* on g0 or sysmon, without locks held, MAY_RUN_WITHOUT_P */
 	void *arg;
 	P *_Atomic pp; /* heap it is in; NULL: in none (fired, deleted or new) */
-	int32_t index;
+	int32_t index; /* in the heap */
+	Timer *next;   /* on the list of the unsorted */
 	_Atomic bool running; /* fn is being called */
 };
 
@@ -306,7 +308,7 @@ void preemptm(M *mp) SIGSAFE;
 void preemptall(void);
 
 /* signal.c */
-int sigstackinstall(uintptr_t *lo, uintptr_t *hi);
+int sigstackalloc(M *mp); /* gsignal, if it has none: 0 or -ENOMEM */
 void minitsignals(M *mp); /* on the M itself: gsignal stack, mask */
 
 /* time.c */

@@ -10,27 +10,30 @@
  */
 #include "runtime.h"
 
+#include <errno.h>
 #include <signal.h>
 
 enum { GSIGNAL = 64 << 10 };
 
-/* A signal stack for the calling kernel thread: [lo, lo + size). */
-int sigstackinstall(uintptr_t *lo, uintptr_t *hi)
+/* Before mp's thread is made, which could not do without. */
+int sigstackalloc(M *mp)
 {
 	Stack s;
+	if (mp->gsignallo)
+		return 0;
 	if (stackalloc(GSIGNAL, 4096, &s))
-		return -1;
-	stack_t ss = { .ss_sp = (void *)s.lo, .ss_flags = 0, .ss_size = s.hi - s.lo };
-	sys2(131 /* sigaltstack */, (long)&ss, 0);
-	*lo = s.lo;
-	*hi = s.hi;
+		return -ENOMEM;
+	mp->gsignallo = s.lo;
+	mp->gsignalhi = s.hi;
 	return 0;
 }
 
 void minitsignals(M *mp)
 {
-	if (!mp->gsignallo && sigstackinstall(&mp->gsignallo, &mp->gsignalhi))
-		throw("minitsignals: no memory for a signal stack");
+	stack_t ss = { .ss_sp = (void *)mp->gsignallo,
+		       .ss_flags = 0,
+		       .ss_size = mp->gsignalhi - mp->gsignallo };
+	sys2(131 /* sigaltstack */, (long)&ss, 0);
 	setkmask(mp, sched.basekmask);
 }
 

@@ -267,9 +267,6 @@ void sysmon(void *unused)
 	int64_t tick = TICKMIN, nexttrace = 0, nextstorm = 0;
 	int64_t tickmax = debug.sysmon ? debug.sysmon : TICKMAX;
 	int64_t started = nanotime();
-	uintptr_t lo, hi;
-	if (sigstackinstall(&lo, &hi))
-		throw("sysmon: no memory for a signal stack");
 	sched.sysmontid = gettid_os();
 	if (debug.schedtrace)
 		nexttrace = started;

@@ -17,12 +17,15 @@
  * not return while anybody may still touch one: whoever fires a timer marks
  * it running before taking it out of the heap, clears the mark as the last
  * access to it, and deltimer waits for that.
+ *
+ * When the heap cannot grow, a timer goes to a list that needs no memory
+ * (unsorted): searched one by one, but a wait that has begun cannot fail.
  */
 #include "runtime.h"
 
 #include <string.h>
 
-enum { Arity = 4, FirstTimers = 64 };
+enum { Arity = 4, FirstTimers = 64, Unsorted = -1 };
 
 /* --- the heap, under timerslock ---------------------------------------------- */
 
@@ -67,41 +70,83 @@ static void siftdown(P *pp, int32_t i, Timer *t)
 	place(pp, i, t);
 }
 
+/* The earliest of those for which the heap had no room, or NULL. */
+static Timer *earliestunsorted(P *pp)
+{
+	Timer *first = pp->unsorted;
+
+	for (Timer *t = first; t != NULL; t = t->next)
+		if (t->when < first->when)
+			first = t;
+	return first;
+}
+
+static Timer *earliest(P *pp)
+{
+	Timer *t = pp->ntimers > 0 ? pp->timers[0] : NULL;
+
+	if (unlikely(pp->unsorted != NULL)) {
+		Timer *u = earliestunsorted(pp);
+
+		if (t == NULL || u->when < t->when)
+			return u;
+	}
+	return t;
+}
+
 /* Seq-cst, because addtimer looks for a poller after it and a poller looks at
  * the timers after it has announced itself: one of them sees the other. */
 static void publish(P *pp)
 {
-	atomic_store(&pp->timer0when, pp->ntimers > 0 ? pp->timers[0]->when : FOREVER);
+	Timer *t = earliest(pp);
+
+	atomic_store(&pp->timer0when, t != NULL ? t->when : FOREVER);
 }
 
-static void growtimers(P *pp)
+/* False: out of memory. */
+static bool growtimers(P *pp)
 {
 	int32_t cap = pp->captimers > 0 ? 2 * pp->captimers : FirstTimers;
 	Timer **timers = runtime_alloc((size_t)cap * sizeof(Timer *));
 
 	if (timers == NULL)
-		throw("addtimer: out of memory");
+		return false;
 	if (pp->ntimers > 0)
 		memcpy(timers, pp->timers, (size_t)pp->ntimers * sizeof(Timer *));
 	runtime_free(pp->timers, (size_t)pp->captimers * sizeof(Timer *));
 	pp->timers = timers;
 	pp->captimers = cap;
+	return true;
 }
 
 static void insert(P *pp, Timer *t)
 {
-	if (pp->ntimers == pp->captimers)
-		growtimers(pp);
-	siftup(pp, pp->ntimers++, t);
+	if (unlikely(pp->ntimers == pp->captimers && !growtimers(pp))) {
+		t->index = Unsorted;
+		t->next = pp->unsorted;
+		pp->unsorted = t;
+	} else {
+		siftup(pp, pp->ntimers++, t);
+	}
 	/* Release: deltimer finds the timer in this heap, with its index. */
 	atomic_store_explicit(&t->pp, pp, memory_order_release);
 }
 
-/* Takes the timer at i out. Its pp is left to the caller. */
-static void extract(P *pp, int32_t i)
+/* Takes t out. Its pp is left to the caller. */
+static void extract(P *pp, Timer *t)
 {
-	Timer *last = pp->timers[--pp->ntimers];
+	int32_t i = t->index;
+	Timer *last;
 
+	if (unlikely(i == Unsorted)) {
+		Timer **link = &pp->unsorted;
+
+		while (*link != t)
+			link = &(*link)->next;
+		*link = t->next;
+		return;
+	}
+	last = pp->timers[--pp->ntimers];
 	if (i == pp->ntimers)
 		return;
 	if (i > 0 && last->when < pp->timers[(i - 1) / Arity]->when)
@@ -148,7 +193,7 @@ void addtimer(P *pp, Timer *t)
 	lock(&pp->timerslock);
 	insert(pp, t);
 	/* From the unlock on the timer may fire, and be gone. */
-	first = t->index == 0;
+	first = t->index <= 0;
 	if (first)
 		publish(pp);
 	unlock(&pp->timerslock);
@@ -169,9 +214,9 @@ bool deltimer(Timer *t)
 		if (atomic_load_explicit(&t->pp, memory_order_relaxed) == pp) {
 			int32_t i = t->index;
 
-			extract(pp, i);
+			extract(pp, t);
 			atomic_store_explicit(&t->pp, NULL, memory_order_relaxed);
-			if (i == 0)
+			if (i <= 0)
 				publish(pp);
 			unlock(&pp->timerslock);
 			releasem(mp);
@@ -200,8 +245,8 @@ int64_t checktimers(P *pp, int64_t now, bool *ran)
 	if (next > now)
 		return next;
 	lock(&pp->timerslock);
-	while (pp->ntimers > 0 && (t = pp->timers[0])->when <= now) {
-		extract(pp, 0);
+	while ((t = earliest(pp)) != NULL && t->when <= now) {
+		extract(pp, t);
 		publish(pp);
 		/* In this order: who sees it in no heap sees it running. */
 		atomic_store_explicit(&t->running, true, memory_order_relaxed);
@@ -240,6 +285,12 @@ void movetimers_locked(P *from, P *to)
 	for (int32_t i = 0; i < from->ntimers; i++)
 		insert(to, from->timers[i]);
 	from->ntimers = 0;
+	while (from->unsorted != NULL) {
+		Timer *t = from->unsorted;
+
+		from->unsorted = t->next;
+		insert(to, t);
+	}
 	publish(from);
 	publish(to);
 	unlock(&high->timerslock);

@@ -123,7 +123,7 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	Stack g0stack;
 	M *m0 = malloc_m();
 	G *gp = gfget(NULL);
-	if (!m0 || !gp || stackalloc(256 << 10, 4096, &g0stack))
+	if (!m0 || !gp || sigstackalloc(m0) || stackalloc(256 << 10, 4096, &g0stack))
 		return -ENOMEM;
 	void *block = host.m0block();
 	if (!block)

@@ -123,14 +123,40 @@ void eachkernelthread(void (*fn)(int tid))
 			fn(atomic_load(&kernelthreads[i]));
 }
 
+/* The template shows its block to tlsprobe, then waits with sysmon's thread for the decision. */
+static struct {
+	_Atomic uint32_t step; /* 1: block is set; 2: go on; 3: end; 4: sysmon is ready */
+	void *block;
+	uintptr_t lo, hi;
+	bool nosysmon; /* its thread could not be made */
+	int tid;
+} template;
+
+static void waitstep(uint32_t atleast)
+{
+	uint32_t s;
+	while ((s = atomic_load(&template.step)) < atleast)
+		sys4(SYS_futex, (long)&template.step, 128, s, 0);
+}
+
+static void setstep(uint32_t step)
+{
+	atomic_store(&template.step, step);
+	sys3(SYS_futex, (long)&template.step, 129, INT32_MAX);
+}
+
 static void sysmonthread(void *arg);
 
 static void *starthread(void *p)
 {
 	Starter s = *(Starter *)p;
+	if (s.fn == sysmonthread) {
+		waitstep(2);
+		if (atomic_load(&template.step) == 3)
+			return NULL;
+		tlsprobemalloc(); /* the first thread after tlsprobe */
+	}
 	notethread();
-	if (s.fn == sysmonthread) /* the first thread after tlsprobe */
-		tlsprobemalloc();
 	free(p);
 	sys2(SYS_prctl, PR_SET_NAME, (long)comm); /* not the template's */
 	s.fn(s.arg);
@@ -167,26 +193,6 @@ static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi
 	return 0;
 }
 
-/* The template shows its block to tlsprobe, then waits for the decision. */
-static struct {
-	_Atomic uint32_t step; /* 1: block is set; 2: go on; 3: end */
-	void *block;
-	uintptr_t lo, hi;
-} template;
-
-static void waitstep(uint32_t atleast)
-{
-	uint32_t s;
-	while ((s = atomic_load(&template.step)) < atleast)
-		sys4(SYS_futex, (long)&template.step, 128, s, 0);
-}
-
-static void setstep(uint32_t step)
-{
-	atomic_store(&template.step, step);
-	sys3(SYS_futex, (long)&template.step, 129, INT32_MAX);
-}
-
 static void sysmonthread(void *arg)
 {
 	(void)arg;
@@ -199,15 +205,15 @@ static void sysmonthread(void *arg)
 static void templatebody(void *arg)
 {
 	(void)arg;
+	uintptr_t lo, hi;
 	template.block = selfblock();
+	template.tid = (int)sys0(SYS_gettid);
+	template.nosysmon = newthread(sysmonthread, NULL, &lo, &hi) != 0;
 	setstep(1);
 	waitstep(2);
 	if (atomic_load(&template.step) == 3)
 		return;
-	uintptr_t lo, hi;
 	sys2(SYS_prctl, PR_SET_NAME, (long)"goshim-template");
-	if (newthread(sysmonthread, NULL, &lo, &hi))
-		throw("host: no thread for sysmon");
 	templatethread(NULL);
 }
 
@@ -332,6 +338,8 @@ bool startsched(void)
 	tlsprobe(template.block, template.lo, template.hi - template.lo);
 	if (!tls.ok) {
 		why = tls.misfit;
+	} else if (template.nosysmon) {
+		why = "no second thread to be had";
 	} else {
 		uintptr_t lo, hi;
 		stack_t ss;
@@ -354,6 +362,9 @@ bool startsched(void)
 	}
 	setstep(ok ? 2 : 3);
 	if (!ok) {
+		/* Its end makes room for the program's thread. */
+		while (sys3(SYS_tgkill, sys0(SYS_getpid), template.tid, 0) == 0)
+			sys0(SYS_sched_yield);
 		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);
 		return refuse(why);
 	}
