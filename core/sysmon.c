@@ -13,8 +13,8 @@
  * Taking the P of an M that runs user code. Libc's own calls (stdio, malloc's
  * locks), inline system calls, other libraries' futexes block without our
  * knowledge; their P must go on. An M that makes no progress is one whose
- * CPU clock stands still over a tick: it is blocked, or the kernel runs
- * something else, and either way its P is of use to others. The P is taken
+ * CPU clock stands still over a tick, and which the kernel doesn't merely keep
+ * waiting for a CPU (its state in /proc, where there is one). The P is taken
  * without the M's help, and no signal, so no call fails with EINTR:
  *
  *    sysmon: p of M := p|1        M, at each entry (acquirem): locks++
@@ -26,6 +26,8 @@
  * without a P is sent SIGURG, and waits for one then.
  */
 #include "runtime.h"
+
+#include <string.h>
 
 enum {
 	TICKMIN = 1000000,    /* ns: first tick when work waits */
@@ -51,6 +53,29 @@ static bool anyrunning(void)
 	for (int32_t i = 0; i < sched.gomaxprocs; i++)
 		if (sched.allp[i]->status == Prunning)
 			return true;
+	return false;
+}
+
+/*
+ * Does the kernel only run something else in this thread's place? To take its P would
+ * make one more thread that waits for a CPU. Without /proc it counts as blocked.
+ */
+static bool descheduled(int tid)
+{
+	static const char dir[] = "/proc/self/task/", file[] = "/stat";
+	char path[64], buf[128], num[12];
+	int n = 0;
+	size_t at = sizeof dir - 1;
+	for (; tid > 0; tid /= 10)
+		num[n++] = (char)('0' + tid % 10);
+	memcpy(path, dir, at);
+	while (n > 0)
+		path[at++] = num[--n];
+	memcpy(path + at, file, sizeof file);
+	long len = readfile(path, buf, sizeof buf);
+	for (long i = len - 3; i > 0; i--)
+		if (buf[i] == ')') /* the name ends with the last one; then the state */
+			return buf[i + 2] == 'R';
 	return false;
 }
 
@@ -126,7 +151,7 @@ static int retake(int64_t now)
 			pp->sysmontick.cputime = cpu;
 			continue;
 		}
-		if (waiting && cpu >= 0 && cpu == pp->sysmontick.cputime) {
+		if (waiting && cpu >= 0 && cpu == pp->sysmontick.cputime && !descheduled(mp->tid)) {
 			if (takep(pp)) {
 				n++;
 				continue;
