@@ -16,6 +16,7 @@
 #include "signal.h"
 #include "thread.h"
 
+#include <dlfcn.h>
 #include <gnu/libc-version.h>
 #include <stdatomic.h>
 #include <sys/auxv.h>
@@ -170,7 +171,7 @@ static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi
 	Stack s;
 	Starter *st = malloc(sizeof *st);
 	/* libc puts block and static TLS on top of the stack. */
-	if (!st || stackalloc(MSTACK + (tls.statictls ? tls.statictls : 65536), 4096, &s)) {
+	if (!st || stackalloc(MSTACK + tlsstaticsize(), 4096, &s)) {
 		free(st);
 		return -EAGAIN;
 	}
@@ -310,10 +311,27 @@ static void stackbounds(uintptr_t *lo, uintptr_t *hi)
 	*lo = *hi - rl.rlim_cur;
 }
 
+/* In a program built with ThreadSanitizer: it knows threads by its own pthread_create only, and
+ * what it keeps for them does not bear a change of the kernel thread. */
+extern void __tsan_init(void) __attribute__((weak));
+
+int nativecreate(pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+	__typeof__(real.pthread_create) create = real.pthread_create;
+	if (__tsan_init)
+		create = dlsym(RTLD_NEXT, "pthread_create");
+	return create(t, attr, start, arg);
+}
+
 bool startsched(void)
 {
 	if (schedstarted())
 		return true;
+	if (__tsan_init) {
+		if (!atomic_exchange(&refused, true))
+			warn("ThreadSanitizer is loaded: running on kernel threads");
+		return false;
+	}
 	/* Only the thread that is the process can become goroutine 1. */
 	if (atomic_load(&refused) || sys0(SYS_gettid) != sys0(SYS_getpid))
 		return false;

@@ -12,6 +12,8 @@
  * that could become goroutine 1; pthread_create then is libc's.
  */
 bool startsched(void);
+/* pthread_create for a process on kernel threads. */
+int nativecreate(pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *), void *arg);
 void parsesettings(char **envp);
 void schedrestartable(void); /* in a fork child: the next thread starts it anew */
 

@@ -332,7 +332,7 @@ SHIM(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*star
      void *arg)
 {
 	if (unlikely(!schedstarted()) && !startsched())
-		return real.pthread_create(t, attr, start, arg);
+		return nativecreate(t, attr, start, arg);
 	KEEP_ERRNO;
 	Wish w;
 	trim(); /* also for those that end detached */

@@ -84,6 +84,15 @@ static int findlibcsegment(struct dl_phdr_info *info, size_t size, void *arg)
 	return in;
 }
 
+size_t tlsstaticsize(void)
+{
+	void (*info)(size_t *, size_t *) = libcsym("_dl_get_tls_static_info", "GLIBC_PRIVATE");
+	size_t size = 65536, align;
+	if (info)
+		info(&size, &align);
+	return size;
+}
+
 static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 {
 	uint32_t seltid, rtld_user, listoff;

@@ -64,6 +64,9 @@ static inline int selfcancelword(void)
 void tlsprobemalloc(void);
 void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize);
 
+/* Bytes of static TLS in a thread's stack, also before tlsprobe. */
+size_t tlsstaticsize(void);
+
 /*
  * A block for a goroutine with this tid and stack: fresh or reused, every
  * `__thread` variable at its initial value (libc's malloc cache is kept).
