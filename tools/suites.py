@@ -239,7 +239,7 @@ def suite_preload():
     """plain C programs, natively and under the library: plain, p1, pN, storm"""
     exists("preload-tests/run", "preload-tests/run")
     need_release()
-    return counted(["preload-tests/run", "build"], 840)
+    return counted(["preload-tests/run", "build", "-j", "2"], 840)
 
 
 def suite_fleet():
