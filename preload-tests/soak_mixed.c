@@ -1,7 +1,7 @@
 /*
  * Everything at once for some seconds: threads that pick at random what they do next, from locks,
- * conditions, pipes, sleeps and allocation to new threads, signals to themselves and stdio. What each
- * does is checked; what is looked for are the states that no single test reaches.
+ * conditions, pipes, sleeps and allocation to new threads, signals to themselves, stdio, cancellation
+ * and children. What each does is checked; what is looked for are the states that no single test reaches.
  */
 #include "test.h"
 
@@ -240,9 +240,84 @@ static void with_numbers(void)
 	CHECK(fabs(y * y - x) < 1e-6);
 }
 
+/* A child that works a little with threads of its own, and is waited for. */
+static void *in_child_thread(void *arg)
+{
+	void *p = malloc(1000);
+
+	sched_yield();
+	free(p);
+	return arg;
+}
+
+static void with_fork(void)
+{
+	int status = -1;
+
+	if (pick(40))
+		return;
+	pid_t pid = fork();
+	if (pid == 0) {
+		pthread_mutex_t own = PTHREAD_MUTEX_INITIALIZER;
+		pthread_t t;
+		void *ret = NULL;
+
+		pthread_mutex_lock(&own);
+		if (pthread_create(&t, NULL, in_child_thread, &own) != 0 ||
+		    pthread_join(t, &ret) != 0 || ret != &own ||
+		    (unsigned long)gettid() != (unsigned long)getpid())
+			_exit(2);
+		pthread_mutex_unlock(&own);
+		_exit(3);
+	}
+	REQUIRE(pid > 0);
+	while (waitpid(pid, &status, 0) < 0)
+		REQUIRE(errno == EINTR);
+	if (status != 3 << 8)
+		FAIL("child: wait status %#x", status);
+}
+
+/* A thread that is cancelled where it waits, wherever that is. */
+static void unlock(void *arg)
+{
+	pthread_mutex_unlock(arg);
+}
+
+static void *wait_to_be_cancelled(void *arg)
+{
+	switch ((uintptr_t)arg % 4) {
+	case 0: pause(); break;
+	case 1: usleep(10000000); break;
+	case 2: {
+		pthread_mutex_t own = PTHREAD_MUTEX_INITIALIZER;
+		pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+
+		pthread_mutex_lock(&own);
+		pthread_cleanup_push(unlock, &own);
+		for (;;)
+			pthread_cond_wait(&never, &own);
+		pthread_cleanup_pop(1);
+		break;
+	}
+	case 3: poll(NULL, 0, 10000); break;
+	}
+	return NULL;
+}
+
+static void with_cancel(void)
+{
+	pthread_t t = spawn(wait_to_be_cancelled, (void *)(uintptr_t)pick(4));
+
+	if (pick(2))
+		sched_yield();
+	CHECK_EQ(pthread_cancel(t), 0);
+	CHECK(join(t) == PTHREAD_CANCELED);
+}
+
 static void (*const things[])(void) = {
-    with_lock,   with_lock,   with_rwlock, with_queue, with_queue,  with_semaphore, with_pipe,
-    with_socket, with_thread, with_memory, with_stdio, with_signal, with_numbers,
+    with_lock,      with_lock,   with_rwlock,  with_queue,  with_queue,
+    with_semaphore, with_pipe,   with_socket,  with_thread, with_memory,
+    with_stdio,     with_signal, with_numbers, with_fork,   with_cancel,
 };
 
 static void *work(void *arg)
