@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <termios.h>
 
 enum { CROWD = 24 };
 
@@ -174,6 +175,16 @@ static void terminals(void)
 	join(t);
 	CHECK_EQ(write(s, "out", 3), 3);
 	CHECK_EQ(tcdrain(m), 0);
+	/* A read that does not wait for a byte, but for a time. */
+	struct termios raw;
+	REQUIRE(tcgetattr(s, &raw) == 0);
+	cfmakeraw(&raw);
+	raw.c_cc[VMIN] = 0;
+	raw.c_cc[VTIME] = 1;
+	REQUIRE(tcsetattr(s, TCSANOW, &raw) == 0);
+	int64_t start = now_ms();
+	CHECK_EQ(read(s, buf, sizeof buf), 0);
+	CHECK(now_ms() - start >= 90);
 	close(m);
 	close(s);
 }

@@ -65,10 +65,11 @@ int fdkind(int fd)
 		return FdFile;
 	if (S_ISSOCK(st.st_mode))
 		hint = learnsocket(fd);
-	else if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode))
-		hint = FdFile;
-	else
+	else if (S_ISFIFO(st.st_mode) ||
+		 !(st.st_mode & S_IFMT)) /* eventfds and the like have no type */
 		hint = FdStream;
+	else
+		hint = FdFile;
 	fdsethint(fd, hint);
 	return hint;
 }
@@ -103,12 +104,24 @@ bool fdhaslowat(int fd)
  * asks, and the child of vfork shares the table but not the descriptors. ---
  */
 
+/* A socket or pipe that was just made; the flag is the same for all. */
+static void made(int fd, int kind, int flags)
+{
+	_Static_assert(SOCK_NONBLOCK == O_NONBLOCK, "one flag");
+	if (fd >= 0 && getg())
+		fdsethint(fd, flags & O_NONBLOCK ? kind | FdNonblock : kind);
+}
+
+static int socketkind(int type)
+{
+	return (type & 0xf) == SOCK_SEQPACKET ? FdStream : FdSocket;
+}
+
 SHIM(int, socket, int domain, int type, int protocol)
 {
 	int fd = real.socket(domain, type, protocol);
 
-	if (fd >= 0 && getg())
-		fdsethint(fd, (type & 0xf) == SOCK_SEQPACKET ? FdStream : FdSocket);
+	made(fd, socketkind(type), type);
 	return fd;
 }
 
@@ -116,8 +129,8 @@ SHIM(int, socketpair, int domain, int type, int protocol, int fds[2])
 {
 	int r = real.socketpair(domain, type, protocol, fds);
 
-	for (int i = 0; r == 0 && i < 2 && getg(); i++)
-		fdsethint(fds[i], (type & 0xf) == SOCK_SEQPACKET ? FdStream : FdSocket);
+	for (int i = 0; r == 0 && i < 2; i++)
+		made(fds[i], socketkind(type), type);
 	return r;
 }
 
@@ -125,8 +138,8 @@ SHIM(int, pipe, int fds[2])
 {
 	int r = real.pipe(fds);
 
-	for (int i = 0; r == 0 && i < 2 && getg(); i++)
-		fdsethint(fds[i], FdStream);
+	for (int i = 0; r == 0 && i < 2; i++)
+		made(fds[i], FdStream, 0);
 	return r;
 }
 
@@ -134,8 +147,8 @@ SHIM(int, pipe2, int fds[2], int flags)
 {
 	int r = real.pipe2(fds, flags);
 
-	for (int i = 0; r == 0 && i < 2 && getg(); i++)
-		fdsethint(fds[i], FdStream);
+	for (int i = 0; r == 0 && i < 2; i++)
+		made(fds[i], FdStream, flags);
 	return r;
 }
 

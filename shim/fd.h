@@ -18,11 +18,13 @@
 
 enum {
 	FdUnknown, /* ask fstat */
-	FdFile,    /* always ready: regular file, directory, block device */
-	FdStream,  /* RWF_NOWAIT works */
-	FdSocket,  /* MSG_DONTWAIT works, and read is recv */
-	FdReads,   /* RWF_NOWAIT works for reading only (eventfd); poll before writing */
-	FdPolled,  /* neither works: poll first */
+	/* Only the program's own call will do: regular files and the like, always ready; and terminals,
+	 * where poll does not tell when read returns (VMIN, VTIME). */
+	FdFile,
+	FdStream, /* RWF_NOWAIT works */
+	FdSocket, /* MSG_DONTWAIT works, and read is recv */
+	FdReads,  /* RWF_NOWAIT works for reading only (eventfd); poll before writing */
+	FdPolled, /* neither works: poll first */
 	FdKind = 7,
 	FdNonblock = 8, /* fcntl said O_NONBLOCK */
 };

@@ -202,7 +202,7 @@ static int acceptfd(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	int kind = fdkind(fd);
 	long r;
 
-	if (maywaitinkernel() || !listening(fd))
+	if (fdhint(fd) & FdNonblock || maywaitinkernel() || !listening(fd))
 		r = syswait(fddeadline(fd, PollRead) == FOREVER ? Restarts | Cancels : Cancels,
 			    SYS_accept4, fd, addr, len, flags);
 	else
@@ -234,6 +234,8 @@ SHIM(int, connect, int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 		return real.connect(fd, addr, len);
 	int how = fddeadline(fd, PollWrite) == FOREVER ? Restarts | Cancels : Cancels;
 
+	if (fdhint(fd) & FdNonblock)
+		how |= Quick;
 	return (int)callret(syswait(how, SYS_connect, fd, addr.__sockaddr__, len));
 }
 
