@@ -141,7 +141,7 @@ def defined_in(sources):
     for path in sources:
         if os.path.exists(path):
             text = open(path).read()
-            found |= set(re.findall(r"^SHIM\([^,]*,\s*(\w+)", text, re.M))
+            found |= set(re.findall(r"^SHIM\w*\([^,]*,\s*(\w+)", text, re.M))
             found |= set(re.findall(r"^EXPORT\((\w+)\)", text, re.M))
     return found
 

@@ -460,22 +460,22 @@ SHIM(int, eventfd_write, int fd, eventfd_t value)
 	return shim_write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
 
-#define SHIM_BUFAT(name, constness, NR)                                                      \
-	SHIM(ssize_t, name, int fd, constness void *buf, size_t n, off_t offset)             \
+#define SHIM_BUFAT(ret, name, constness, NR)                                                 \
+	SHIM(ret, name, int fd, constness void *buf, size_t n, off_t offset)                 \
 	{                                                                                    \
 		if (!getg())                                                                 \
 			return real.name(fd, buf, n, offset);                                \
 		return callret(syswait(Quick | Restarts | Cancels, NR, fd, buf, n, offset)); \
 	}
-#define SHIM_VECTORAT(name, NR)                                                            \
-	SHIM(ssize_t, name, int fd, const struct iovec *v, int n, off_t offset)            \
+#define SHIM_VECTORAT(ret, name, NR)                                                       \
+	SHIM(ret, name, int fd, const struct iovec *v, int n, off_t offset)                \
 	{                                                                                  \
 		if (!getg())                                                               \
 			return real.name(fd, v, n, offset);                                \
 		return callret(syswait(Quick | Restarts | Cancels, NR, fd, v, n, offset)); \
 	}
-SHIM_BUFAT(pread64, , SYS_pread64)
-SHIM_BUFAT(pwrite64, const, SYS_pwrite64)
+SHIM_BUFAT(ssize_t, pread64, , SYS_pread64)
+SHIM_BUFAT(ssize_t, pwrite64, const, SYS_pwrite64)
 
 SHIM(ssize_t, __pread64_chk, int fd, void *buf, size_t n, off_t offset, size_t len)
 {
@@ -484,5 +484,5 @@ SHIM(ssize_t, __pread64_chk, int fd, void *buf, size_t n, off_t offset, size_t l
 	return shim_pread64(fd, buf, n, offset);
 }
 
-SHIM_VECTORAT(preadv, SYS_preadv)
-SHIM_VECTORAT(pwritev, SYS_pwritev)
+SHIM_VECTORAT(ssize_t, preadv, SYS_preadv)
+SHIM_VECTORAT(ssize_t, pwritev, SYS_pwritev)
