@@ -282,6 +282,22 @@ static G *takenetlist(G *list, int32_t n)
 	return gp;
 }
 
+/*
+ * The slice is over, and whoever had it has left by itself: those that it was
+ * handed on to (runnext) wait in line as well. Two that keep readying each other
+ * use up no turns, and where no signal can preempt them all others would starve.
+ */
+static void endslice(P *pp) NEEDS_P
+{
+	atomic_store_explicit(&pp->preempt, false, memory_order_relaxed);
+	G *gp = atomic_exchange(&pp->runnext, NULL);
+	if (!gp)
+		return;
+	lock(&sched.lock);
+	globrunqput_locked(gp);
+	unlock(&sched.lock);
+}
+
 /* Finds a runnable goroutine; sleeps until there is one. */
 static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 {
@@ -301,6 +317,8 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 			now = nanotime();
 			checktimers(pp, now, &ran);
 		}
+		if (unlikely(atomic_load_explicit(&pp->preempt, memory_order_relaxed)))
+			endslice(pp);
 		if (pp->schedtick % 61 == 0 && sched.runqsize > 0) {
 			lock(&sched.lock);
 			gp = globrunqget_locked(pp, 1);
