@@ -28,6 +28,7 @@ static void forkchild(Thread *self)
 	self->tid = selftid();
 	threadforkchild(self);
 	self->bracket = 0;
+	atomic_store(&self->native, 0);
 	self->wired = 0;
 	signalsforkchild(self);
 }
@@ -152,10 +153,8 @@ SHIM(int, posix_spawnp_old, pid_t *pid, const char *file, const posix_spawn_file
 
 SHIM(int, system, const char *command)
 {
-	bracketenter();
-	int r = real.system(command);
-	bracketleave();
-	return r;
+	BRACKET;
+	return real.system(command);
 }
 
 SHIM(FILE *, popen, const char *command, const char *mode)

@@ -414,6 +414,30 @@ void bracketenter(void)
 		TLSFIELD(th->block, int, tls.tid) = (int)sys0(SYS_gettid);
 	gsetkmask(th->mask & ~(1ull << (SIGURG - 1)));
 	entersyscall();
+	atomic_store(&th->native, (int)sys0(SYS_gettid));
+}
+
+/* No cancellation signal reaches the caller's kernel thread any more. */
+static void endnative(Thread *th)
+{
+	int tid = atomic_load(&th->native);
+	while (tid < 0 || !atomic_compare_exchange_weak(&th->native, &tid, 0)) {
+		sys0(SYS_sched_yield);
+		tid = atomic_load(&th->native);
+	}
+	if (!th->cancelsent)
+		return;
+	/* On the way out of this call it comes at the latest. libc's handler, which ends
+	 * threads, has left it blocked. */
+	uint64_t sigcancel = 1ull << 31;
+	sys4(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&sigcancel, 0, 8);
+	th->cancelsent = false;
+}
+
+void bracketunwind(const int *unused)
+{
+	(void)unused;
+	bracketleave();
 }
 
 void bracketleave(void)
@@ -424,6 +448,7 @@ void bracketleave(void)
 	bool pending = false;
 	if (--th->bracket == 0) {
 		KEEP_ERRNO;
+		endnative(th);
 		exitsyscall();
 		gsetkmask(th->bracketmask);
 		TLSFIELD(th->block, uint32_t, tls.tid) = th->tid;

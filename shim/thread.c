@@ -126,6 +126,7 @@ void threadforkchild(Thread *self)
 /* On g0 or by the joiner: nobody refers to the record any more. */
 static void threadfree(Thread *th)
 {
+	atomic_fetch_or(&th->state, ThreadFreed);
 	if (th->block && isblock(th->block))
 		blockput(th->block);
 }
@@ -152,6 +153,20 @@ static void calldestructors(void)
 	if (calltlsdtors)
 		calltlsdtors();
 	tsdexit();
+}
+
+noreturn_fn void threadvanish(void)
+{
+	Thread *th = curthread();
+	if (th->wired)
+		robustexit();
+	th->exiting = true;
+	if (atomic_fetch_sub(&nthreads, 1) == 1)
+		for (;;)
+			sys1(SYS_exit_group, 0);
+	sigthreadexit(th);
+	threadunlink(th);
+	goexit(threaddone, th);
 }
 
 static noreturn_fn void threadexit(void *result)
@@ -297,6 +312,7 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	th->tid = tid;
 	th->start = start;
 	th->arg = arg;
+	th->result = PTHREAD_CANCELED; /* what it has when libc itself unwinds it */
 	th->stack = s;
 	th->userstack = w->stackaddr != NULL;
 	th->state = w->detachstate == PTHREAD_CREATE_DETACHED ? ThreadDetached : ThreadJoinable;
@@ -376,6 +392,13 @@ static bool notexited(void *arg)
 	return !(atomic_load(&((Thread *)arg)->state) & ThreadExited);
 }
 
+/* Was th cancelled? It leaves its wait then. */
+static bool cancelcoming(Thread *th)
+{
+	return TLSFIELD(th->block, _Atomic int, tls.cancelhandling) &
+	       (CancelCanceling | CancelCanceled | CancelExiting);
+}
+
 /* Waits for th until the deadline and frees it. */
 static int joinuntil(Thread *th, void **result, int64_t deadline, bool cancelpoint)
 {
@@ -384,9 +407,11 @@ static int joinuntil(Thread *th, void **result, int64_t deadline, bool cancelpoi
 		return EDEADLK;
 	uint32_t s = atomic_load(&th->state);
 	for (;;) {
+		if (s & ThreadFreed)
+			return ESRCH;
 		if ((s & ThreadStateMask) != ThreadJoinable)
 			return EINVAL;
-		if (self && self->joiner == th)
+		if (self && self->joiner == th && !cancelcoming(th) && !cancelwanted())
 			return EDEADLK; /* it waits for us */
 		if (atomic_compare_exchange_weak(&th->state, &s, s | ThreadJoining))
 			break;
@@ -490,6 +515,8 @@ SHIM(int, pthread_detach, pthread_t t)
 		return real.pthread_detach(t);
 	uint32_t s = atomic_load(&th->state);
 	do {
+		if (s & ThreadFreed)
+			return ESRCH;
 		if ((s & ThreadStateMask) == ThreadDetached)
 			return EINVAL;
 		if ((s & ThreadStateMask) == ThreadJoining)

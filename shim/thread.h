@@ -21,6 +21,7 @@ enum {
 	ThreadJoining = 2,	/* somebody waits in join */
 	ThreadStateMask = 3,
 	ThreadExited = 4,	/* its goroutine is gone, stack and block are free of it */
+	ThreadFreed = 8,	/* joined, or ended detached: ESRCH, until the record is reused */
 };
 
 typedef struct Thread {
@@ -46,6 +47,10 @@ typedef struct Thread {
 	struct Thread *next, *prev; /* all live threads */
 	int bracket;	      /* depth of the native bracket (host.c) */
 	uint64_t bracketmask;
+	/* The kernel thread of a goroutine in its bracket, for libc's cancellation signal;
+	 * 0: not in one. Negative while one is being sent: it stays there meanwhile. */
+	_Atomic int native;
+	bool cancelsent;      /* ... and one was */
 	bool pinned;	      /* wired for good: it has kernel state of its own (attr.c) */
 	int ktid;	      /* then, its kernel thread */
 	Birth *birth;	      /* while pthread_create waits for it (pin.c) */
@@ -69,6 +74,8 @@ void threadseach(bool (*fn)(Thread *th, void *arg), void *arg);
 void threadforkchild(Thread *self);
 /* What ends a thread whichever way: destructors, then goexit. */
 noreturn_fn void threadend(void *result);
+/* The same for one that ends by the system call: no destructor runs. Not main's alone. */
+noreturn_fn void threadvanish(void);
 extern _Atomic int nthreads; /* live goroutines that are threads of the program */
 
 /* tsd.c: runs the calling thread's key destructors. */
