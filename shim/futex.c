@@ -18,6 +18,7 @@
 #include <stdarg.h>
 
 #include "deadline.h"
+#include "pin.h"
 #include "signal.h"
 
 typedef struct FutexWait {
@@ -171,19 +172,16 @@ SHIM(long, syscall, long nr, ...)
 		if (futex(a, &r))
 			return errnoret(r);
 		break;
-	case SYS_gettid:
-		if (getg())
-			return selftid();
-		return real.syscall(nr);
 	/* Two processes return from these, or one that shares our stack. */
 	case SYS_fork:
 	case SYS_vfork:
 	case SYS_clone:
 	case SYS_clone3:
 	case SYS_rt_sigreturn:
-	case SYS_exit:
 	case SYS_exit_group: return real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 	}
+	if (rawcall(nr, a, &r))
+		return r;
 	entersyscall();
 	r = real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 	exitsyscall();

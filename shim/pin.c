@@ -236,6 +236,66 @@ SHIM(int, prctl, int kind, ...)
 	return real.prctl(kind, a[0], a[1], a[2], a[3]);
 }
 
+/* --- by syscall() ------------------------------------------------------------------- */
+
+static int settid(long *tid, const char *what)
+{
+	int k = settable((pid_t)*tid, what);
+	if (k < 0)
+		return errno;
+	*tid = k;
+	return 0;
+}
+
+int pincall(long nr, long *a)
+{
+	enum { IoprioProcess = 1, LandlockRestrictSelf = 446 };
+
+	switch (nr) {
+	case SYS_sched_setaffinity: return settid(&a[0], "sched_setaffinity");
+	case SYS_sched_setscheduler: return settid(&a[0], "sched_setscheduler");
+	case SYS_sched_setparam: return settid(&a[0], "sched_setparam");
+	case SYS_sched_setattr: return settid(&a[0], "sched_setattr");
+	case SYS_setpriority: return a[0] == PRIO_PROCESS ? settid(&a[1], "setpriority") : 0;
+	case SYS_ioprio_set: return a[0] == IoprioProcess ? settid(&a[1], "ioprio_set") : 0;
+	case SYS_sched_getaffinity:
+	case SYS_sched_getscheduler:
+	case SYS_sched_getparam:
+	case SYS_sched_getattr:
+	case SYS_sched_rr_get_interval: a[0] = readable((pid_t)a[0]); return 0;
+	case SYS_getpriority:
+		if (a[0] == PRIO_PROCESS)
+			a[1] = readable((pid_t)a[1]);
+		return 0;
+	case SYS_ioprio_get:
+		if (a[0] == IoprioProcess)
+			a[1] = readable((pid_t)a[1]);
+		return 0;
+	case SYS_perf_event_open:
+		if (a[1] >= 0)
+			return settid(&a[1], "perf_event_open");
+		return 0;
+	/* libc's functions of these names set the process's; the call the thread's. */
+	case SYS_setuid:
+	case SYS_setgid:
+	case SYS_setreuid:
+	case SYS_setregid:
+	case SYS_setresuid:
+	case SYS_setresgid:
+	case SYS_setgroups:
+	case SYS_setfsuid:
+	case SYS_setfsgid:
+	case SYS_capset:
+	case SYS_unshare:
+	case SYS_setns:
+	case SYS_personality:
+	case SYS_seccomp:
+	case SYS_set_robust_list:
+	case LandlockRestrictSelf: pin(); return 0;
+	}
+	return 0;
+}
+
 /* --- from the start ---------------------------------------------------------------- */
 
 void kernelwish(KernelWish *w, const pthread_attr_t *attr)

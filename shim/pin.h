@@ -8,8 +8,18 @@
 
 /* Wires the calling goroutine to its kernel thread for good. */
 void pin(void);
+/*
+ * Before the system call nr of the calling goroutine: translates a tid among its arguments, and
+ * wires the caller when the call changes what the kernel keeps for a thread. 0, or an error number:
+ * the call may not be made.
+ */
+int pincall(long nr, long *a);
 /* What `what` would need is to wire another thread than the caller: one line, ENOSYS. */
 int refusepin(const char *what);
+
+/* The system call nr, when it is about threads and answered without the kernel: true, *r and errno
+ * are the result. Else the kernel is to be asked, with arguments that may have changed. */
+bool rawcall(long nr, long *a, long *r);
 
 /* Attributes of a new thread that the kernel keeps. */
 typedef struct KernelWish {
