@@ -61,7 +61,8 @@ static int in_limited_child(int resource, rlim_t value, int user)
 			_exit(1);
 		/* _exit takes a byte. */
 		int line = fill();
-		dprintf(2, line ? "limit %lu: line %d\n" : "", (unsigned long)value, line);
+		if (line)
+			dprintf(2, "limit %lu: line %d\n", (unsigned long)value, line);
 		_exit(line ? 1 : 0);
 	}
 	REQUIRE(pid > 0);
