@@ -158,7 +158,8 @@ static int retake(int64_t now)
 			}
 		}
 		pp->sysmontick.cputime = cpu;
-		if (waiting && now - pp->sysmontick.schedwhen >= debug.slice && mp && computes(mp))
+		if (waiting && now - pp->sysmontick.schedwhen >= debug.slice && mp &&
+		    (computes(mp) || descheduled(mp->tid)))
 			n += preemptone(pp);
 	}
 	return n;
