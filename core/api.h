@@ -102,6 +102,8 @@ noreturn_fn void goexit(void (*done)(void *arg), void *arg);
 int setgomaxprocs(int n); /* stops the world; 0, -EINVAL (1 to 1024), -EAGAIN (not a goroutine) */
 
 void gosched(void);     /* yields: puts the caller on the global run queue */
+/* Moves the caller, unless it is wired, off main's kernel thread: the one that cannot end. */
+void leavemain(void);
 void lockOSThread(void);   /* wires the caller to its M; nests */
 void unlockOSThread(void);
 /* Wires the caller for good: its M has state of the kernel's that others must not

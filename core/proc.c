@@ -636,3 +636,25 @@ void gosched(void)
 	if (getg())
 		mcall(gosched_m);
 }
+
+/* The P goes with gp to whichever M is next; this one idles. */
+static void leavemain0(G *gp)
+{
+	check_g0();
+	M *mp = getg()->m;
+	casgstatus(gp, Grunning, Grunnable);
+	dropg(mp);
+	lock(&sched.lock);
+	globrunqput_locked(gp);
+	unlock(&sched.lock);
+	handoffp(releasep(mp));
+	stopm();
+	schedule();
+}
+
+void leavemain(void)
+{
+	G *gp = getg();
+	while (gp && !gp->lockedm && atomic_load(&gp->m->tid) == sched.pid)
+		mcall(leavemain0);
+}

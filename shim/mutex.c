@@ -319,6 +319,9 @@ static inline int locked(Mutex *m, uint32_t users)
 static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait)
 {
 	int err;
+	/* If it ends as the owner, so must its kernel thread (robustexit). */
+	if (kindof((Mutex *)pm) & KindInherit)
+		leavemain();
 	wire();
 	bracketenter();
 	if (!wait)

@@ -20,6 +20,8 @@ void pin(void)
 	Thread *th = curthread();
 	if (!th || th->pinned)
 		return;
+	if (!th->ismain)
+		leavemain();
 	lockOSThreadForever();
 	th->ktid = (int)sys0(SYS_gettid);
 	th->pinned = true;
@@ -373,34 +375,51 @@ bool bear(Birth *b)
 
 /* --- robust mutexes ------------------------------------------------------------------ */
 
+enum { WAITERS = 0x80000000u, DIED = 0x40000000u, TIDMASK = 0x3fffffff };
+
+/* Tells the next owner of a mutex that the caller died. False: it has waiters in the
+ * kernel that inherit priority, and those the kernel alone can tell. */
+static bool ownerdied(_Atomic uint32_t *word, bool inherits)
+{
+	uint32_t v = atomic_load(word);
+	do {
+		if ((v & TIDMASK) != (uint32_t)sys0(SYS_gettid))
+			return true;
+		if (inherits && (v & WAITERS))
+			return false;
+	} while (!atomic_compare_exchange_weak(word, &v, (v & WAITERS) | DIED));
+	if (v & WAITERS)
+		sys3(SYS_futex, (long)word, 1 /* WAKE, shared */, 1);
+	return true;
+}
+
 /*
  * What the kernel does at a thread's end with its robust list; the kernel thread lives
  * on. The list is of the kernel's ABI: links, and the distance from a link to its
- * futex word. Bit 0 of a link marks a priority-inheriting one: those the kernel alone
- * can give up, so the kernel thread ends with its goroutine.
+ * futex word. Bit 0 of a link marks a priority-inheriting one. Those that the
+ * kernel has to give up become the list of the kernel thread's own block, and it ends with its
+ * goroutine, whose block will be another's by then.
  */
 void robustexit(void)
 {
-	enum { WAITERS = 0x80000000u, DIED = 0x40000000u, TIDMASK = 0x3fffffff };
-	Thread *th = curthread();
-	char *head = (char *)th->block + tls.robusthead;
+	char *head = (char *)curthread()->block + tls.robusthead;
+	char *own = (char *)mblock() + tls.robusthead;
 	long offset = TLSFIELD(head, long, 8);
 	uintptr_t link = TLSFIELD(head, uintptr_t, 0);
+	uintptr_t *tail = (uintptr_t *)own;
 	for (int i = 0; (link & ~1ul) != (uintptr_t)head && i < 1 << 20; i++) {
-		if (link & 1) {
-			pin();
-			return;
+		uintptr_t *node = (uintptr_t *)(link & ~1ul);
+		uintptr_t next = *node; /* who owns it next links it anew */
+		if (!ownerdied((_Atomic uint32_t *)((char *)node + offset), link & 1)) {
+			*tail = link;
+			tail = node;
 		}
-		_Atomic uint32_t *word = (_Atomic uint32_t *)(link + (uintptr_t)offset);
-		link = TLSFIELD(link, uintptr_t, 0);
-		uint32_t v = atomic_load(word);
-		if ((v & TIDMASK) != (uint32_t)sys0(SYS_gettid))
-			continue;
-		while (!atomic_compare_exchange_weak(word, &v, (v & WAITERS) | DIED))
-			;
-		if (v & WAITERS)
-			sys3(SYS_futex, (long)word, 1 /* WAKE, shared */, 1);
+		link = next;
 	}
+	*tail = (uintptr_t)own;
+	TLSFIELD(own, long, 8) = offset;
 	TLSFIELD(head, void *, 0) = head;
-	sys2(SYS_set_robust_list, (long)mblock() + tls.robusthead, 24);
+	sys2(SYS_set_robust_list, (long)own, 24);
+	if (tail != (uintptr_t *)own)
+		pin();
 }
