@@ -196,7 +196,9 @@ static void readable(struct worker *w, struct conn *c)
 	}
 	c->busy = false;
 	int ph = atomic_load_explicit(&phase, memory_order_relaxed);
-	if (ph == MEASURE)
+	/* A request that is still under way when the time is up counts with its whole latency: a
+	 * server that stalls then is no faster for it. */
+	if (ph == MEASURE || (ph == DRAIN && !opt.rate))
 		record(w, c, now_ns());
 	atomic_store_explicit(&w->answers, w->answers + 1, memory_order_relaxed);
 	if (ph != DRAIN)
