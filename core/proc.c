@@ -638,7 +638,7 @@ void gosched(void)
 }
 
 /* The P goes with gp to whichever M is next; this one idles. */
-static void leavemain0(G *gp)
+static void leavemain0(G *gp) UNCHECKED_ROLES
 {
 	check_g0();
 	M *mp = getg()->m;

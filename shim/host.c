@@ -131,6 +131,7 @@ static struct {
 	uintptr_t lo, hi;
 	bool nosysmon; /* its thread could not be made */
 	int tid;
+	uint64_t pending; /* signals of the process */
 } template;
 
 static void waitstep(uint32_t atleast)
@@ -209,6 +210,7 @@ static void templatebody(void *arg)
 	uintptr_t lo, hi;
 	template.block = selfblock();
 	template.tid = (int)sys0(SYS_gettid);
+	sys2(SYS_rt_sigpending, (long)&template.pending, 8);
 	template.nosysmon = newthread(sysmonthread, NULL, &lo, &hi) != 0;
 	setstep(1);
 	waitstep(2);
@@ -387,6 +389,7 @@ bool startsched(void)
 		return refuse(why);
 	}
 	takewires();
+	signalsadopt(threadof((pthread_t)selfblock()), template.pending);
 	waitstep(4); /* signals have somebody to go to */
 	sigthreadstart(threadof((pthread_t)selfblock()));
 	return true;

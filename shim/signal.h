@@ -30,6 +30,8 @@ void sigtakedone(void);
 bool sigpendingopen(void);
 
 void signalsstart(void);     /* takes over: the scheduler is about to start, on main */
+/* On main: what is pending for its kernel thread and not for the process is the goroutine's. */
+void signalsadopt(Thread *th, uint64_t process);
 void signalsundo(void);	     /* ... and didn't */
 void signalsforkchild(Thread *self);
 void sigthreadinit(Thread *th, Thread *creator); /* a new thread: mask of its creator */

@@ -294,6 +294,17 @@ void signalsstart(void)
 			install(s, &sigs.act[s]);
 }
 
+void signalsadopt(Thread *th, uint64_t process)
+{
+	uint64_t mine;
+	siginfo_t info;
+	struct timespec now = { 0, 0 };
+	sys2(SYS_rt_sigpending, (long)&mine, 8);
+	mine &= ~process & ~NEVERMASKED;
+	while (mine && sys4(SYS_rt_sigtimedwait, (long)&mine, (long)&info, (long)&now, 8) > 0)
+		post(th, &info);
+}
+
 void signalsundo(void)
 {
 	for (int s = 1; s <= NSIGS; s++)
