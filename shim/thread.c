@@ -296,6 +296,11 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 		if (guard >= size)
 			return EINVAL;
 		int r = stackalloc(size - guard, guard, &s);
+		if (r) {
+			/* Those made before may only be waiting for this P to end. */
+			gosched();
+			r = stackalloc(size - guard, guard, &s);
+		}
 		if (r)
 			return EAGAIN;
 	}
