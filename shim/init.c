@@ -210,6 +210,15 @@ SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char 
 	return real.__libc_start_main(wrappedmain, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
+/*
+ * musl's loader reads LD_PRELOAD, too, and would die of the glibc symbols that we need. But it takes an
+ * object that defines both __libc_start_main and stdin for a second libc, and uses its own instead: so
+ * programs of musl's start without us. No program of glibc's binds to this version of the name.
+ */
+extern char _IO_2_1_stdin_[];
+shim_exported void *shim_stdin = _IO_2_1_stdin_;
+__asm__(".symver shim_stdin, stdin@@GOSHIM");
+
 /* At exit() and return from main. */
 __attribute__((destructor)) static void atend(void)
 {
