@@ -97,6 +97,7 @@ static void abandonp(P *pp, bool spinning) UNCHECKED_ROLES
 		pidleput_locked(pp);
 	}
 	unlock(&sched.lock);
+	sysmonneeded(); /* it tries again */
 }
 
 void templatethread(void *unused)
