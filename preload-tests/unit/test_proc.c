@@ -1,5 +1,7 @@
 /*
- * test_proc.c - the scheduler as a whole: Ms, Ps and Gs together.
+ * test_proc.c - schedule, findrunnable, park and ready: every goroutine that
+ * can run is run, once at a time, by as many Ms as there are Ps, and what it
+ * had in registers is there again.
  */
 #include "testsched.h"
 
@@ -9,19 +11,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MS 1000000LL
-
-static _Atomic int count, started, maxseen, running;
-static _Atomic bool stop;
+static _Atomic int count, maxseen, running;
 
 /* --- yielding and ending ---------------------------------------------------------------- */
-
-static void yielder(void *arg)
-{
-	for (int i = 0; i < (int)(uintptr_t)arg; i++)
-		gosched();
-	atomic_fetch_add(&count, 1);
-}
 
 static void yields(void)
 {
@@ -30,7 +22,7 @@ static void yields(void)
 			spawn(yielder, (void *)(uintptr_t)(i % 50));
 		joinall();
 	}
-	must(count == 2000);
+	must(tally.ended == 2000);
 	must(sched.nglive == 1 && sched.ngcreated == 2001);
 	/* Records and stacks are reused. */
 	int n = 0;
@@ -152,322 +144,149 @@ Test(proc, one_p_runs_one_at_a_time, .timeout = 30)
 	inscheduler(1, 10, oneatatime);
 }
 
-PREEMPTIBLE static void spinner(void *arg)
+/* --- parking and readying --------------------------------------------------------------------- */
+
+/* A goroutine that parks without a queue: only goready finds it. */
+static G *_Atomic parked;
+static _Atomic int released, lastwake;
+
+static bool publish(G *gp, void *arg)
 {
 	(void)arg;
-	atomic_fetch_add(&started, 1);
-	while (!atomic_load(&stop))
-		;
+	atomic_fetch_add(&released, 1);
+	atomic_store(&parked, gp);
+	return true;
 }
 
-static void preempts(void)
+static bool refuse(G *gp, void *arg)
 {
-	for (int i = 0; i < 4; i++)
-		spawn(spinner, NULL);
-	while (started < 4)
-		gosched();
-	gosleep(nanotime() + 20 * MS, 0);
-	/* On a busy machine sysmon takes the P of one that the kernel doesn't run. */
-	must(sched.npreempted + sched.nretaken > 0);
-	atomic_store(&stop, true);
-	joinall();
+	(void)arg;
+	/* It has won the claim itself, as gopark demands. */
+	must(wakeclaim(gp, WakeReady));
+	return false;
 }
 
-Test(proc, spinners_are_preempted, .timeout = 30)
+static void parker(void *arg)
 {
-	inscheduler(1, 4, preempts);
-	inscheduler(2, 4, preempts);
-}
-
-/* --- system calls ------------------------------------------------------------------------------ */
-
-static void sleepsyscall(void *arg)
-{
-	for (int i = 0; i < 5; i++) {
-		entersyscall();
-		usleep((useconds_t)(uintptr_t)arg);
-		exitsyscall();
+	for (int i = 0; i < (int)(uintptr_t)arg; i++) {
+		acquirem();
+		parkarm(getg(), false);
+		atomic_store(&lastwake, (int)gopark(publish, NULL, WaitSem, FOREVER));
+		must(getg()->m->locks == 0 && getg()->waitreason == WaitNone);
+		atomic_fetch_add(&count, 1);
 	}
-	atomic_fetch_add(&count, 1);
 }
 
-static void handoff(void)
+static void parks(void)
 {
-	int64_t begin = nanotime();
+	spawn(parker, (void *)500);
+	for (int i = 0; i < 500; i++) {
+		G *gp;
 
-	/* 20 x 5 x 10 ms one after the other would be a second. */
-	for (int i = 0; i < 20; i++)
-		spawn(sleepsyscall, (void *)10000);
-	spawn(yielder, (void *)10000);
-	joinall();
-	must(count == 21);
-	must(nanotime() - begin < 900 * MS);
-	must(sched.nretaken + sched.nhandoff > 0);
-}
-
-Test(proc, the_p_is_handed_off_in_system_calls, .timeout = 30)
-{
-	inscheduler(1, 21, handoff);
-	inscheduler(2, 21, handoff);
-}
-
-static int fds[2];
-
-static void blockedread(void *arg)
-{
-	char c;
-
-	(void)arg;
-	atomic_fetch_add(&started, 1);
-	must(blockingsyscall(SYS_read, fds[0], (long)&c, 1, 0, 0, 0) == 1);
-	atomic_fetch_add(&count, 1);
-}
-
-static void blocking(void)
-{
-	must(pipe(fds) == 0);
-	for (int i = 0; i < 5; i++)
-		spawn(blockedread, NULL);
-	while (started < 5)
-		gosched();
-	spawn(yielder, (void *)100);
-	while (count == 0)
-		gosched();
-	for (int i = 0; i < 5; i++)
-		must(write(fds[1], "x", 1) == 1);
-	joinall();
-	must(count == 6);
-	must(blockingsyscall(SYS_read, -1, 0, 0, 0, 0, 0) == -EBADF);
-}
-
-Test(proc, blocked_calls_give_up_their_p_at_once, .timeout = 30)
-{
-	inscheduler(1, 6, blocking);
-	inscheduler(3, 6, blocking);
-}
-
-static G *_Atomic victim;
-
-static void intrread(void *arg)
-{
-	char c;
-
-	(void)arg;
-	atomic_store(&victim, getg());
-	for (;;) {
-		long r = blockingsyscall(SYS_read, fds[0], (long)&c, 1, 0, 0, 0);
-
-		must(r == -EINTR);
-		if (ginterrupted())
-			break;
-	}
-	gclearinterrupt();
-}
-
-static void intrsyscall(void)
-{
-	must(pipe(fds) == 0);
-	for (int i = 0; i < 50; i++) {
-		atomic_store(&victim, NULL);
-		spawn(intrread, NULL);
-		while (victim == NULL)
+		while ((gp = atomic_exchange(&parked, NULL)) == NULL)
 			gosched();
-		if (i % 2 == 0)
-			gosleep(nanotime() + MS, 0);
-		ginterrupt(victim);
-		joinall();
+		must(count == i && gp->waitreason == WaitSem);
+		/* One claim in two is granted. */
+		must(wakeclaim(gp, WakeReady));
+		must(!wakeclaim(gp, WakeTimeout) && !wakeclaim(gp, WakeReady));
+		goready(gp, i % 2 == 0);
+		while (count == i)
+			gosched();
+		must(lastwake == WakeReady);
 	}
-}
-
-Test(proc, an_interrupt_ends_a_blocked_call, .timeout = 30)
-{
-	inscheduler(2, 1, intrsyscall);
-}
-
-/* A call that the runtime does not see: sysmon takes the P. */
-static void hiddenread(void *arg)
-{
-	char c;
-
-	(void)arg;
-	atomic_fetch_add(&started, 1);
-	must(sys3(SYS_read, fds[0], (long)&c, 1) == 1);
-	atomic_fetch_add(&count, 1);
-}
-
-static void hidden(void)
-{
-	must(pipe(fds) == 0);
-	spawn(hiddenread, NULL);
-	while (started < 1)
-		gosched();
-	/* With one P this goes on only because it was taken. */
-	for (int i = 0; i < 10; i++)
-		gosched();
-	must(count == 0);
-	must(write(fds[1], "x", 1) == 1);
 	joinall();
-	must(sched.nretaken > 0);
+	must(released == 500);
 }
 
-Test(proc, a_p_stuck_in_an_unseen_call_is_taken, .timeout = 30)
+Test(proc, a_parked_goroutine_is_readied_once, .timeout = 30)
 {
-	inscheduler(1, 1, hidden);
+	inscheduler(1, 1, parks);
+	inscheduler(3, 1, parks);
 }
 
-/* --- wired goroutines ---------------------------------------------------------------------------- */
-
-static void wired(void *arg)
+static void parkends(void)
 {
-	int tid;
+	int64_t deadline = nanotime() + 2 * MS;
 
+	acquirem();
+	parkarm(getg(), false);
+	must(gopark(refuse, NULL, WaitSem, FOREVER) == WakeReady);
+	must(getg()->m->locks == 0);
+	acquirem();
+	parkarm(getg(), false);
+	must(gopark(publish, NULL, WaitSem, deadline) == WakeTimeout);
+	must(nanotime() >= deadline);
+	/* The claim is spent: a late waker has nothing to ready. */
+	must(!wakeclaim(getg(), WakeReady));
+}
+
+Test(proc, a_park_ends_by_refusal_and_deadline, .timeout = 30)
+{
+	inscheduler(1, 0, parkends);
+	inscheduler(3, 0, parkends);
+}
+
+static void toucher(void *arg)
+{
+	*(int *)arg = ++count;
+}
+
+/* Every 61st turn is the global queue's, or two that keep readying each other
+ * on one P would starve it. */
+static void pingpong(void *arg)
+{
 	(void)arg;
-	lockOSThread();
-	lockOSThread();
-	tid = gettid_os();
-	for (int i = 0; i < 200; i++) {
-		switch (i % 4) {
-		case 0: gosched(); break;
-		case 1:
-			if (i % 16 == 1)
-				gosleep(nanotime() + 10000, 0);
-			break;
-		case 2:
-			entersyscall();
-			sys0(SYS_sched_yield);
-			exitsyscall();
-			break;
-		default:
-			if (i % 16 == 3)
-				blockingsyscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+	while (!atomic_load(&tally.stop)) {
+		G *gp;
+
+		acquirem();
+		parkarm(getg(), false);
+		if ((gp = atomic_exchange(&parked, NULL)) != NULL) {
+			must(wakeclaim(gp, WakeReady));
+			goready(gp, true);
 		}
-		must(gettid_os() == tid);
-		must(getg()->m->lockedg == getg());
+		gopark(publish, NULL, WaitSem, FOREVER);
 	}
-	unlockOSThread();
-	gosched();
-	must(gettid_os() == tid);
-	unlockOSThread();
+	G *gp = atomic_exchange(&parked, NULL);
+
+	if (gp != NULL && wakeclaim(gp, WakeReady))
+		goready(gp, true);
+}
+
+static void fair(void)
+{
+	spawn(pingpong, NULL);
+	while (parked == NULL)
+		gosched();
+	spawn(pingpong, NULL);
 	for (int i = 0; i < 20; i++)
-		gosched();
-	atomic_fetch_add(&count, 1);
-}
-
-static void wiredbody(void)
-{
-	for (int i = 0; i < 6; i++)
-		spawn(wired, NULL);
-	for (int i = 0; i < 30; i++)
-		spawn(yielder, (void *)200);
-	joinall();
-	must(count == 36);
-}
-
-Test(proc, wired_goroutines_keep_their_thread, .timeout = 30)
-{
-	inscheduler(1, 36, wiredbody);
-	inscheduler(3, 36, wiredbody);
-}
-
-static void endswired(void *arg)
-{
-	(void)arg;
-	lockOSThread();
-	gosched();
-}
-
-static void wiredend(void)
-{
-	for (int i = 0; i < 50; i++) {
-		for (int k = 0; k < 10; k++)
-			spawn(endswired, NULL);
-		joinall();
-	}
-	must(sched.mcount < 20);
-}
-
-Test(proc, a_wired_goroutine_may_end, .timeout = 30)
-{
-	inscheduler(2, 10, wiredend);
-}
-
-/* --- the world ----------------------------------------------------------------------------------- */
-
-static _Atomic long work;
-
-PREEMPTIBLE static void worker(void *arg)
-{
-	(void)arg;
-	while (!atomic_load(&stop)) {
-		atomic_fetch_add(&work, 1);
-		if (atomic_load(&work) % 64 == 0)
-			gosched();
-	}
-}
-
-static void world(void)
-{
-	for (int i = 0; i < 8; i++)
-		spawn(worker, NULL);
-	spawn(sleepsyscall, (void *)1000);
-	for (int i = 0; i < 50; i++) {
-		long before;
-
-		gosched();
-		stopTheWorld();
-		before = atomic_load(&work);
-		usleep_os(500);
-		must(atomic_load(&work) == before);
-		for (int k = 0; k < sched.gomaxprocs; k++)
-			must(sched.allp[k]->status == Pgcstop);
-		startTheWorld();
-	}
-	atomic_store(&stop, true);
+		gosched(); /* comes back from the global queue only */
+	atomic_store(&tally.stop, true);
 	joinall();
 }
 
-Test(proc, a_stopped_world_stands_still, .timeout = 30)
+Test(proc, the_global_queue_does_not_starve, .timeout = 30)
 {
-	inscheduler(1, 9, world);
-	inscheduler(4, 9, world);
+	inscheduler(1, 2, fair);
 }
 
-static void resizer(void *arg)
+static void lists(void)
 {
-	Rand r = {(uint64_t)(uintptr_t)arg};
+	int order[3] = {0, 0, 0};
 
-	for (int i = 0; i < 30; i++) {
-		must(setgomaxprocs(1 + (int)(rnd(&r) % 6)) == 0);
-		gosched();
-	}
-}
+	M *mp = acquirem();
 
-static void resize(void)
-{
-	for (int i = 0; i < 8; i++)
-		spawn(worker, NULL);
-	spawn(resizer, (void *)1);
-	spawn(resizer, (void *)2);
-	spawn(sleepsyscall, (void *)1000);
-	spawn(wired, NULL);
-	while (livegs() > 8)
-		gosleep(nanotime() + MS, 0);
-	atomic_store(&stop, true);
+	for (int i = 0; i < 3; i++)
+		spawn(toucher, &order[i]);
+	releasem(mp);
 	joinall();
-	must(setgomaxprocs(0) == -EINVAL && setgomaxprocs(5000) == -EINVAL);
-	must(setgomaxprocs(2) == 0 && sched.gomaxprocs == 2);
-	int idle = 0;
-
-	lock(&sched.lock);
-	for (P *pp = sched.pidle; pp != NULL; pp = pp->link)
-		idle++;
-	must(idle == sched.npidle && idle <= 1);
-	unlock(&sched.lock);
+	must(order[0] > 0 && order[1] > 0 && order[2] > 0);
+	must(order[0] + order[1] + order[2] == 6);
 }
 
-Test(proc, gomaxprocs_changes_under_load, .timeout = 30)
+Test(proc, what_was_made_in_a_section_runs_after_it, .timeout = 30)
 {
-	inscheduler(2, 12, resize);
+	inscheduler(1, 3, lists);
 }
 
 /* --- foreign threads --------------------------------------------------------------------------------- */
@@ -507,34 +326,6 @@ Test(proc, foreign_threads_start_goroutines, .timeout = 30)
 {
 	inscheduler(1, 150, foreign);
 	inscheduler(3, 150, foreign);
-}
-
-/* --- idleness ------------------------------------------------------------------------------------------ */
-
-static int64_t cputime(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
-}
-
-static void idle(void)
-{
-	int64_t before;
-
-	for (int i = 0; i < 20; i++)
-		spawn(yielder, (void *)100);
-	joinall();
-	gosleep(nanotime() + 50 * MS, 0);
-	before = cputime();
-	gosleep(nanotime() + 500 * MS, 0);
-	must(cputime() - before < 25 * MS);
-}
-
-Test(proc, an_idle_scheduler_costs_nothing, .timeout = 30)
-{
-	inscheduler(4, 20, idle);
 }
 
 /* --- roles ------------------------------------------------------------------------------------------------ */

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MS 1000000LL
-
 static P ps[2];
 
 static void setup(void)
@@ -279,7 +277,6 @@ Test(timers, fire_or_are_deleted_once_under_races, .timeout = 60)
 
 /* --- in the scheduler ------------------------------------------------------------------ */
 
-static _Atomic bool stop;
 static _Atomic int naps;
 
 static void napper(void *arg)
@@ -290,13 +287,6 @@ static void napper(void *arg)
 	}
 }
 
-PREEMPTIBLE static void spinner(void *arg)
-{
-	(void)arg;
-	while (!atomic_load(&stop))
-		;
-}
-
 static void busyps(void)
 {
 	/* One P spins for ever; its timers are run by others. */
@@ -305,7 +295,7 @@ static void busyps(void)
 	spawn(napper, (void *)(uintptr_t)(3 * MS));
 	while (naps < 40)
 		gosleep(nanotime() + MS, 0);
-	atomic_store(&stop, true);
+	atomic_store(&tally.stop, true);
 	joinall();
 }
 

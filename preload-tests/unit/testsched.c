@@ -29,7 +29,7 @@ static void __asan_unpoison_memory_region(void const volatile *p, size_t n)
 }
 #endif
 
-enum { GStack = 64 * 1024, MStack = 256 * 1024, LenderStack = 128 * 1024 };
+enum { GStack = 64 * 1024, MStack = 256 * 1024, LenderStack = 128 * 1024, ThrowStatus = 4 };
 
 void mustfail(const char *file, int line, const char *what)
 {
@@ -138,6 +138,35 @@ void joinall(void)
 		semapark(&live, somelive, NULL, NULL, 0, WaitJoin, FOREVER, 0);
 }
 
+/* --- what goroutines do ------------------------------------------------------------- */
+
+Tally tally;
+
+void yielder(void *times)
+{
+	for (int i = 0; i < (int)(uintptr_t)times; i++)
+		gosched();
+	atomic_fetch_add(&tally.ended, 1);
+}
+
+PREEMPTIBLE void spinner(void *unused)
+{
+	(void)unused;
+	atomic_fetch_add(&tally.started, 1);
+	while (!atomic_load(&tally.stop))
+		;
+}
+
+void sleepsyscall(void *us)
+{
+	for (int i = 0; i < 5; i++) {
+		entersyscall();
+		usleep_os((uint32_t)(uintptr_t)us);
+		exitsyscall();
+	}
+	atomic_fetch_add(&tally.ended, 1);
+}
+
 /* --- the host ------------------------------------------------------------------------ */
 
 typedef struct Starter {
@@ -227,7 +256,7 @@ static void describe(G *gp, char *buf, size_t n)
 
 static void die(void)
 {
-	_exit(4);
+	_exit(ThrowStatus);
 }
 
 static int gettime(int clock, void *ts)
@@ -281,9 +310,22 @@ static void startscheduler(int procs, int ngs)
 	must(newosproc(sysmon, NULL, &lo, &hi) == 0);
 }
 
-void inscheduler(int procs, int ngs, void (*body)(void))
+typedef struct Body {
+	int procs, ngs;
+	void (*fn)(void);
+} Body;
+static Body body;
+
+static void runbody(void)
 {
-	int status;
+	startscheduler(body.procs, body.ngs);
+	body.fn();
+	must(livegs() == 0);
+}
+
+/* fn in a child; what it writes to stderr goes to err, if that is one. */
+static pid_t inchild(void (*fn)(void), int err)
+{
 	pid_t pid;
 
 	fflush(NULL);
@@ -291,13 +333,54 @@ void inscheduler(int procs, int ngs, void (*body)(void))
 	cr_assert_geq(pid, 0);
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* when the test has hung */
-		startscheduler(procs, ngs);
-		body();
-		must(livegs() == 0);
+		if (err >= 0)
+			dup2(err, 2);
+		fn();
 		_exit(0);
 	}
+	return pid;
+}
+
+static int waitchild(pid_t pid)
+{
+	int status;
+
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	return status;
+}
+
+int errorsof(void (*fn)(void), char *buf, size_t n)
+{
+	FILE *f = tmpfile();
+	int status;
+
+	cr_assert_not_null(f);
+	status = waitchild(inchild(fn, fileno(f)));
+	rewind(f);
+	buf[fread(buf, 1, n - 1, f)] = 0;
+	fclose(f);
+	return status;
+}
+
+void inscheduler(int procs, int ngs, void (*fn)(void))
+{
+	int status;
+
+	body = (Body){procs, ngs, fn};
+	status = waitchild(inchild(runbody, -1));
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the scheduler's process: %#x",
 		  (unsigned)status);
+}
+
+void throwsinscheduler(int procs, int ngs, void (*fn)(void), const char *what)
+{
+	char buf[8192];
+	int status;
+
+	body = (Body){procs, ngs, fn};
+	status = errorsof(runbody, buf, sizeof(buf));
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == ThrowStatus, "it ended with %#x: %s",
+		  (unsigned)status, buf);
+	cr_assert_not_null(strstr(buf, what), "it said: %s", buf);
 }
