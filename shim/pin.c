@@ -99,6 +99,16 @@ SHIM(int, sched_getaffinity, pid_t tid, size_t n, cpu_set_t *set)
 	return real.sched_getaffinity(readable(tid), n, set);
 }
 
+SHIM(int, sched_setaffinity_old, pid_t tid, cpu_set_t *set)
+{
+	return shim_sched_setaffinity(tid, sizeof *set, set);
+}
+
+SHIM(int, sched_getaffinity_old, pid_t tid, cpu_set_t *set)
+{
+	return real.sched_getaffinity_old(readable(tid), set);
+}
+
 SHIM(int, sched_setscheduler, pid_t tid, int policy, const struct sched_param *param)
 {
 	int k = settable(tid, "sched_setscheduler");

@@ -63,6 +63,7 @@ extern int __libc_start_main(int (*main)(int, char **, char **), int argc, char 
 			     void (*rtld_fini)(void), void *stack_end);
 /* (Before the size was an argument; set and get.) */
 extern int affinity_old(pthread_t t, cpu_set_t *set);
+extern int schedaffinity_old(pid_t tid, cpu_set_t *set);
 /* (<pthread.h> has these only without -fexceptions.) */
 extern void __pthread_register_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel(__pthread_unwind_buf_t *buf);
