@@ -74,6 +74,8 @@ static inline bool handled(int sig)
 
 /* The calling goroutine's mask becomes m; what that opens is pending for it when this returns. */
 void setmask(Thread *th, uint64_t m);
+/* The same for a mask that blocks more, until its handler has run. */
+void addmask(Thread *th, uint64_t m);
 uint64_t kmaskfor(uint64_t mask);
 /* Queues info for th. 0 or EAGAIN (real-time signals only). */
 int post(Thread *th, const siginfo_t *info);

@@ -101,12 +101,16 @@ uint64_t kmaskfor(uint64_t mask)
 void setmask(Thread *th, uint64_t m)
 {
 	uint64_t old = th->mask;
-	if (old == m)
+	if (old == m && th->counted == m)
 		return;
 	SigLocked l = siglock();
 	th->mask = m;
-	/* One that is being routed may be for what this opens. */
-	bool sync = maskcount_locked(old, m) || ((old & ~m) && sigtickneeded());
+	bool sync = maskcount_locked(th->counted, m);
+	th->counted = m;
+	/* One that is being routed may be for what this opens: either it sees this mask,
+	 * or it is seen here, or is pending for the process already. */
+	atomic_thread_fence(memory_order_seq_cst);
+	sync |= (old & ~m) && sigtickneeded();
 	sigunlock(l);
 	if ((old ^ m) & CALLSIGS)
 		gsetkmask((ggetkmask() & ~CALLSIGS) | (m & CALLSIGS));
@@ -117,6 +121,20 @@ void setmask(Thread *th, uint64_t m)
 		post(th, &info);
 	if (atomic_load(&th->pending) & ~m)
 		ginterrupt(th->gp);
+}
+
+/*
+ * For the time of a handler, which ends soon: sysmon goes on receiving what then all may
+ * block; that is pending for the process until setmask, after the handler, finds it.
+ */
+void addmask(Thread *th, uint64_t m)
+{
+	uint64_t old = th->mask;
+	SigLocked l = siglock();
+	th->mask = m;
+	sigunlock(l);
+	if ((old ^ m) & CALLSIGS)
+		gsetkmask((ggetkmask() & ~CALLSIGS) | (m & CALLSIGS));
 }
 
 uint64_t sigbasekmask(void)
@@ -262,9 +280,9 @@ void sigtick(void)
 			continue;
 		siginfo_t info = ring[i].info;
 		atomic_store(&ring[i].state, 0);
-		atomic_fetch_sub(&ringused, 1);
 		if (!route(&info))
 			post(&process, &info); /* blocked everywhere, since we received it */
+		atomic_fetch_sub(&ringused, 1); /* setmask relies on the order */
 	}
 	if (want != atomic_load(&sigs.maskdone)) {
 		atomic_store(&sigs.maskdone, want);
@@ -296,7 +314,8 @@ void sigthreadcount(Thread *th)
 {
 	SigLocked l = siglock();
 	sigs.nlive++;
-	bool sync = maskcount_locked(0, th->mask);
+	th->counted = th->mask;
+	bool sync = maskcount_locked(0, th->counted);
 	sigunlock(l);
 	if (sync && schedstarted()) {
 		maskagain();
@@ -306,7 +325,7 @@ void sigthreadcount(Thread *th)
 void sigthreadexit(Thread *th)
 {
 	SigLocked l = siglock();
-	bool sync = maskcount_locked(th->mask, 0);
+	bool sync = maskcount_locked(th->counted, 0);
 	sigs.nlive--;
 	sync |= wantmask_locked() != atomic_load(&sigs.sysmonmask);
 	while (th->queue) {

@@ -97,7 +97,7 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
 	/* The kernel's frame has room for 64 signals only. */
 	uint64_t savedmask = old;
 	memcpy(&uc->uc_sigmask, &savedmask, 8);
-	setmask(th, m);
+	addmask(th, m);
 	int err = errno;
 	callhandler(th, &sa, info, uc);
 	errno = err;

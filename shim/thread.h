@@ -40,6 +40,7 @@ typedef struct Thread {
 	struct Thread *joining; /* whom it waits for */
 	/* Signals: under siglock (signal.c), mask is the owner's. */
 	uint64_t mask;
+	uint64_t counted; /* the mask without what a running handler adds: sigs.nblocked has it */
 	_Atomic uint64_t pending;
 	_Atomic uint64_t waitset; /* it is in sigwait for these */
 	SigNode *queue;
