@@ -19,7 +19,7 @@ static void *add(void *arg)
 			CHECK_EQ(pthread_spin_lock(&lock), 0);
 		}
 		long c = count;
-		if (i % 500 == 0)
+		if (i % 1000 == 0)
 			sched_yield();
 		count = c + 1;
 		CHECK_EQ(pthread_spin_unlock(&lock), 0);
@@ -29,7 +29,7 @@ static void *add(void *arg)
 
 static void excludes(void)
 {
-	pthread_t t[16];
+	pthread_t t[6];
 
 	count = 0;
 	CHECK_EQ(pthread_spin_init(&lock, PTHREAD_PROCESS_PRIVATE), 0);
