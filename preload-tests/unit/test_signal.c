@@ -93,7 +93,6 @@ static void waiting(void)
 		while (semawaiters(&word) == 0 || readgstatus(victim) != Gwaiting)
 			gosched();
 		ginterrupt(victim);
-		ginterrupt(victim);
 		joinall();
 		spawn(waitsdeaf, NULL);
 		while (semawaiters(&word) == 0 || readgstatus(victim) != Gwaiting)
