@@ -65,6 +65,9 @@ static inline void bitsset(sigset_t *set, uint64_t m)
 	memcpy(set, &m, 8);
 }
 
+/* signal()'s handlers of sig are SA_RESTART (siginterrupt says otherwise). */
+bool sigrestarts(int sig);
+
 /* Has the program a handler for sig? */
 static inline bool handled(int sig)
 {

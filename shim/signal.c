@@ -43,13 +43,14 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 /* signal(): BSD meaning, as glibc's. */
 SHIM(sighandler_t, signal, int sig, sighandler_t h)
 {
-	struct sigaction sa = { .sa_handler = h, .sa_flags = SA_RESTART }, old;
+	struct sigaction sa = { .sa_handler = h }, old;
 	if (!schedstarted())
 		return real.signal(sig, h);
 	if (h == SIG_ERR || sig < 1 || sig > NSIGS) {
 		errno = EINVAL;
 		return SIG_ERR;
 	}
+	sa.sa_flags = sigrestarts(sig) ? SA_RESTART : 0;
 	sigemptyset(&sa.sa_mask);
 	sigaddset(&sa.sa_mask, sig);
 	return shim_sigaction(sig, &sa, &old) < 0 ? SIG_ERR : old.sa_handler;
