@@ -5,17 +5,10 @@
  * sigsetjmp notes the goroutine's (entry.S, setjmpmask), and siglongjmp sets
  * it, then has libc jump without a mask to restore.
  */
-#include "signal.h"
+#include "sigcore.h"
 #include "thread.h"
 
 #include <setjmp.h>
-
-int (*realsigsetjmp)(struct __jmp_buf_tag *, int);
-
-__attribute__((constructor(101))) static void init(void)
-{
-	realsigsetjmp = real.__sigsetjmp;
-}
 
 void setjmpmask(struct __jmp_buf_tag *env);
 void setjmpmask(struct __jmp_buf_tag *env)
@@ -48,5 +41,8 @@ SHIM(void, __longjmp_chk, struct __jmp_buf_tag *env, int val)
 	struct __jmp_buf_tag copy;
 	/* The check is of the kernel's alternate stack, which is the M's: a jump off a
 	 * goroutine's own would look like one down the stack. */
-	real.siglongjmp(unmasked(env, &copy), val);
+	Thread *th = curthread();
+	if (th && onaltstack(th, currentsp()))
+		real.siglongjmp(unmasked(env, &copy), val);
+	real.__longjmp_chk(unmasked(env, &copy), val);
 }

@@ -167,6 +167,8 @@ void *libcsym(const char *name, const char *version)
 	return p;
 }
 
+int (*realsigsetjmp)(struct __jmp_buf_tag *, int);
+
 bool realinit(void)
 {
 	Object libc, ldso;
@@ -183,6 +185,7 @@ bool realinit(void)
 		if (!p && !rows[i].optional && !lack)
 			lack = rows[i].name;
 	}
+	realsigsetjmp = real.__sigsetjmp;
 	missing = lack;
 	return lack == NULL;
 }

@@ -108,6 +108,7 @@ extern int __openat_2(int dir, const char *path, int flags);
  * name of the first such symbol ("libc.so.6" when that is not there at all).
  */
 bool realinit(void);
+extern int (*realsigsetjmp)(struct __jmp_buf_tag *, int); /* for entry.S */
 const char *realmissing(void);
 
 /*
