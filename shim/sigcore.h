@@ -88,6 +88,10 @@ bool take(Thread *th, uint64_t set, siginfo_t *info);
 bool ringput(const siginfo_t *info);
 /* Gives a process-directed signal to a thread; false: all block it. */
 bool route(const siginfo_t *info);
+/* The tid that the timer with the kernel's number `id` signals; 0: the process. */
+uint32_t timertarget(int id);
+/* The live thread with that tid, or NULL. */
+Thread *threadwithtid(uint32_t tid);
 /* sysmon has to look at masks again. SIGSAFE. */
 void maskagain(void);
 void sigqueueforkchild(void);

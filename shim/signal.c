@@ -253,15 +253,18 @@ static bool tidmatches(Thread *th, void *arg)
 	return false;
 }
 
+Thread *threadwithtid(uint32_t tid)
+{
+	struct bytid b = { tid, NULL };
+	if (schedstarted())
+		threadseach(tidmatches, &b);
+	return b.th;
+}
+
 SHIM(int, tgkill, pid_t pid, pid_t tid, int sig)
 {
-	struct bytid b = { (uint32_t)tid, NULL };
-	if (!schedstarted() || pid != (pid_t)sys0(SYS_getpid))
-		return real.tgkill(pid, tid, sig);
-	threadseach(tidmatches, &b);
-	if (!b.th)
-		return real.tgkill(pid, tid, sig);
-	return (int)errnoret(-killthread(b.th, sig));
+	Thread *th = pid == (pid_t)sys0(SYS_getpid) ? threadwithtid((uint32_t)tid) : NULL;
+	return th ? (int)errnoret(-killthread(th, sig)) : real.tgkill(pid, tid, sig);
 }
 
 SHIM(int, sigaltstack, const stack_t *ss, stack_t *old)

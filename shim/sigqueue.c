@@ -235,6 +235,13 @@ static bool choose(Thread *th, void *arg)
 bool route(const siginfo_t *info)
 {
 	struct choice c = { BIT(info->si_signo), NULL };
+	uint32_t tid = info->si_code == SI_TIMER ? timertarget(info->si_timerid) : 0;
+	if (tid) {
+		Thread *th = threadwithtid(tid);
+		if (th)
+			post(th, info);
+		return true;
+	}
 	threadseach(choose, &c);
 	if (!c.th)
 		return false;

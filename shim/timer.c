@@ -1,0 +1,78 @@
+/*
+ * timer.c - POSIX timers that signal one thread (SIGEV_THREAD_ID).
+ *
+ * The kernel would send the signal to whatever has that tid: nothing, for a goroutine. So
+ * its timer signals the process, and the signal, which says which timer it is of, is routed to
+ * the goroutine that was named. It may end before: then the signal is lost, as natively.
+ */
+#include "pin.h"
+#include "sigcore.h"
+#include "signal.h"
+#include "sync.h"
+#include "thread.h"
+
+#include <stdatomic.h>
+
+enum { TIMERS = 4096, Claimed = 1 };
+
+/* tid 0: free. The rest is written between the claim and the tid. */
+static struct {
+	_Atomic uint32_t tid;
+	_Atomic int id;
+	_Atomic uint32_t fork;
+} timers[TIMERS];
+
+uint32_t timertarget(int id)
+{
+	for (int i = 0; i < TIMERS; i++) {
+		uint32_t tid = atomic_load(&timers[i].tid);
+		if (tid > Claimed && atomic_load(&timers[i].id) == id &&
+		    atomic_load(&timers[i].fork) == forkgen)
+			return tid;
+	}
+	return 0;
+}
+
+static bool remember(int id, uint32_t tid)
+{
+	for (int i = 0; i < TIMERS; i++) {
+		uint32_t old = atomic_load(&timers[i].tid);
+		if (old && atomic_load(&timers[i].fork) == forkgen)
+			continue;
+		if (!atomic_compare_exchange_strong(&timers[i].tid, &old, Claimed))
+			continue;
+		atomic_store(&timers[i].id, id);
+		atomic_store(&timers[i].fork, forkgen);
+		atomic_store(&timers[i].tid, tid);
+		return true;
+	}
+	return false;
+}
+
+SHIM(int, timer_create, clockid_t clock, struct sigevent *ev, timer_t *timer)
+{
+	if (getg() && clock == CLOCK_THREAD_CPUTIME_ID)
+		pin();
+	uint32_t tid = ev && ev->sigev_notify == SIGEV_THREAD_ID ? (uint32_t)ev->_sigev_un._tid : 0;
+	if (!tid || !threadwithtid(tid))
+		return real.timer_create(clock, ev, timer);
+	struct sigevent process = *ev;
+	process.sigev_notify = SIGEV_SIGNAL;
+	int r = real.timer_create(clock, &process, timer);
+	/* libc's value for it is the kernel's own. */
+	if (r == 0 && !remember((int)(intptr_t)*timer, tid)) {
+		real.timer_delete(*timer);
+		errno = EAGAIN;
+		return -1;
+	}
+	return r;
+}
+
+SHIM(int, timer_delete, timer_t timer)
+{
+	int r = real.timer_delete(timer), id = (int)(intptr_t)timer;
+	for (int i = 0; r == 0 && i < TIMERS; i++)
+		if (atomic_load(&timers[i].tid) > Claimed && atomic_load(&timers[i].id) == id)
+			atomic_store(&timers[i].tid, 0);
+	return r;
+}
