@@ -1,7 +1,7 @@
 /*
  * Cancellation where libc itself does the waiting or the unwinding: conditions shared between
- * processes, system(), a type that becomes asynchronous with a request pending, and a joiner that is
- * cancelled while it is joined.
+ * processes, system(), a type that becomes asynchronous with a request pending, and a joiner
+ * that is cancelled while it is joined.
  */
 #include "test.h"
 

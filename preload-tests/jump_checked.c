@@ -1,6 +1,6 @@
 /*
- * longjmp of programs built with _FORTIFY_SOURCE: up the stack and off an alternate one it jumps, into
- * a frame that has returned it ends the program, as with glibc alone.
+ * longjmp of programs built with _FORTIFY_SOURCE: up the stack and off an alternate one it jumps,
+ * into a frame that has returned it ends the program, as with glibc alone.
  */
 #include "test.h"
 

@@ -1,6 +1,6 @@
 /*
- * Signals that arrive while the only thread that has them open is in its handler, which blocks them:
- * none is lost, whoever sends them.
+ * Signals that arrive while the only thread that has them open is in its handler, which blocks
+ * them: none is lost, whoever sends them.
  */
 #include "test.h"
 

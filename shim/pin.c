@@ -407,8 +407,8 @@ static bool ownerdied(_Atomic uint32_t *word, bool inherits)
  * What the kernel does at a thread's end with its robust list; the kernel thread lives
  * on. The list is of the kernel's ABI: links, and the distance from a link to its
  * futex word. Bit 0 of a link marks a priority-inheriting one. Those that the
- * kernel has to give up become the list of the kernel thread's own block, and it ends with its
- * goroutine, whose block will be another's by then.
+ * kernel has to give up become the list of the kernel thread's own block, and it ends
+ * with its goroutine, whose block will be another's by then.
  */
 void robustexit(void)
 {
