@@ -111,6 +111,8 @@ def header(rows):
             f'\t".symver shim_{r.cname}, {q.name}{v}\\n"' for q in names for v in q.versions
         ]
         out.append(f"#define EXPORT_{r.cname} __asm__( \\\n" + " \\\n".join(directives) + ")")
+    for n in OWN:
+        out.append(f'#define EXPORT_{n} __asm__(".symver shim_{n}, {n}@@GOSHIM")')
     return out
 
 

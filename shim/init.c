@@ -217,7 +217,7 @@ SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char 
  */
 extern char _IO_2_1_stdin_[];
 shim_exported void *shim_stdin = _IO_2_1_stdin_;
-__asm__(".symver shim_stdin, stdin@@GOSHIM");
+EXPORT(stdin);
 
 /* At exit() and return from main. */
 __attribute__((destructor)) static void atend(void)
