@@ -41,10 +41,14 @@ void stopTheWorld(void)
 	}
 	bool wait = sched.stopwait > 0;
 	unlock(&sched.lock);
-	/* sysmon takes the Ps of those that are stuck in the kernel. */
-	while (wait && !notetsleep(&sched.stopnote, 100000)) {
+	/* sysmon takes the Ps of those that are stuck in the kernel: when it has seen their CPU
+	 * clocks stand still, which they don't while they are signalled. So ask less and less. */
+	int64_t ns = 100000;
+	while (wait && !notetsleep(&sched.stopnote, ns)) {
 		preemptall();
 		wakesysmon();
+		if (ns < 50000000)
+			ns *= 2;
 	}
 	noteclear(&sched.stopnote);
 	if (sched.stopwait != 0)
