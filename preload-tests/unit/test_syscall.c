@@ -131,6 +131,24 @@ Test(syscall, a_call_that_waits_by_intent_lends_its_p, .timeout = 30)
 	inscheduler(2, 2, atonce);
 }
 
+static void withwork(void)
+{
+	int64_t before = sched.nhandoff;
+
+	for (int i = 0; i < 20; i++) {
+		spawn(yielder, NULL);
+		/* Not sysmon hands the P on: the call is too short for that. */
+		blockingsyscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+		joinall();
+	}
+	must(sched.nhandoff >= before + 20);
+}
+
+Test(syscall, who_waits_by_intent_gives_its_p_to_queued_work, .timeout = 30)
+{
+	inscheduler(1, 1, withwork);
+}
+
 static void kept(void)
 {
 	P *pp = getp(getg()->m);
