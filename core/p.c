@@ -110,9 +110,14 @@ static uint32_t runqgrab(P *p2, G *_Atomic *batch, uint32_t head, bool stealrunn
 			if (!next)
 				return 0;
 			if (atomic_load(&p2->status) == Prunning) {
-				/* As Go: 3 us, about the time it takes to park. */
-				for (int i = 0; i < 50; i++)
-					__builtin_ia32_pause();
+				/* As Go: 3 us, about the time it takes to park; asleep, since looking
+				 * costs the owner its cache lines. A P that has scheduled meanwhile
+				 * hands over between two: the same pointer is no proof that it idles. */
+				int64_t ts[2] = {0, 3000};
+				uint32_t tick = atomic_load(&p2->schedtick);
+				sys2(35 /* nanosleep */, (long)ts, 0);
+				if (atomic_load(&p2->schedtick) != tick)
+					return 0;
 				if (debug.gomaxprocs == 1)
 					osyield();
 			}

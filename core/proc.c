@@ -222,8 +222,8 @@ static G *stealwork(M *mp, P *pp, int64_t now) NEEDS_P
 				if (gp)
 					return gp;
 			}
-			if (atomic_load_explicit(&p2->status, memory_order_relaxed) == Pidle)
-				continue;
+			/* Not skipped when Pidle: one on its way to an M (handoffp, startm) may have a
+			 * queue, and checkrunqsnop sends us here for it. */
 			G *gp = runqsteal(pp, p2, last);
 			if (gp) {
 				atomic_fetch_add_explicit(&sched.nsteal, 1, memory_order_relaxed);
