@@ -13,7 +13,7 @@
 
 static _Atomic int count, maxseen, running;
 
-/* --- yielding and ending ---------------------------------------------------------------- */
+/* --- yielding and ending ---- */
 
 static void yields(void)
 {
@@ -101,7 +101,7 @@ Test(proc, bursts_overflow_into_the_global_queue, .timeout = 60)
 	inscheduler(3, 700, fanout);
 }
 
-/* --- parallelism and stealing -------------------------------------------------------------- */
+/* --- parallelism and stealing ---- */
 
 static void busy(void *arg)
 {
@@ -144,7 +144,7 @@ Test(proc, one_p_runs_one_at_a_time, .timeout = 30)
 	inscheduler(1, 10, oneatatime);
 }
 
-/* --- parking and readying --------------------------------------------------------------------- */
+/* --- parking and readying ---- */
 
 /* A goroutine that parks without a queue: only goready finds it. */
 static G *_Atomic parked;
@@ -289,7 +289,7 @@ Test(proc, what_was_made_in_a_section_runs_after_it, .timeout = 30)
 	inscheduler(1, 3, lists);
 }
 
-/* --- foreign threads --------------------------------------------------------------------------------- */
+/* --- foreign threads ---- */
 
 static void *foreigncreator(void *arg)
 {
@@ -328,7 +328,7 @@ Test(proc, foreign_threads_start_goroutines, .timeout = 30)
 	inscheduler(3, 150, foreign);
 }
 
-/* --- roles ------------------------------------------------------------------------------------------------ */
+/* --- roles ---- */
 
 static void checks(void)
 {

@@ -18,7 +18,7 @@ static void counttick(void)
 	atomic_fetch_add(&ticks, 1);
 }
 
-/* --- taking Ps ---------------------------------------------------------------------------- */
+/* --- taking Ps ---- */
 
 /* A call that the runtime does not see. */
 static void hiddenread(void *arg)
@@ -144,7 +144,7 @@ Test(sysmon, in_a_section_no_p_is_taken, .timeout = 30)
 	inscheduler(1, 1, insection);
 }
 
-/* --- sleeping --------------------------------------------------------------------------------- */
+/* --- sleeping ---- */
 
 /* Until sysmon sleeps deeply; the caller keeps its P. */
 static void tillitsleeps(void)
@@ -228,7 +228,7 @@ Test(sysmon, an_idle_scheduler_costs_nothing, .timeout = 30)
 	inscheduler(4, 20, idle);
 }
 
-/* --- timers and network ------------------------------------------------------------------------ */
+/* --- timers and network ---- */
 
 static void sleeper(void *arg)
 {
