@@ -25,6 +25,7 @@ enum { NSIGS = 64, RING = 256, NODES = 4096 };
 struct SigNode {
 	SigNode *next;
 	siginfo_t info;
+	bool routed; /* sent to the process: another's if this thread ends */
 };
 
 typedef struct Sigs {

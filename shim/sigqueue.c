@@ -98,6 +98,8 @@ uint64_t kmaskfor(uint64_t mask)
 	return (sigbasekmask() & ~CALLSIGS) | (mask & CALLSIGS);
 }
 
+static int queue(Thread *th, const siginfo_t *info, bool routed);
+
 void setmask(Thread *th, uint64_t m)
 {
 	uint64_t old = th->mask;
@@ -118,7 +120,7 @@ void setmask(Thread *th, uint64_t m)
 		masksync();
 	siginfo_t info;
 	while (take(&process, ~m, &info))
-		post(th, &info);
+		queue(th, &info, true);
 	if (atomic_load(&th->pending) & ~m)
 		ginterrupt(th->gp);
 }
@@ -144,10 +146,14 @@ uint64_t sigbasekmask(void)
 
 /* --- posting --------------------------------------------------------------------------------- */
 
-int post(Thread *th, const siginfo_t *info)
+static int queue(Thread *th, const siginfo_t *info, bool routed)
 {
 	int sig = info->si_signo;
 	SigLocked l = siglock();
+	if (routed && th->exiting) { /* it was chosen, and has routed what it had */
+		sigunlock(l);
+		return ESRCH;
+	}
 	bool pending = atomic_load(&th->pending) & BIT(sig);
 	int r = 0;
 	if (!pending || sig >= SIGRTMIN) {
@@ -155,6 +161,7 @@ int post(Thread *th, const siginfo_t *info)
 		if (n) {
 			SigNode **p = &th->queue;
 			n->info = *info;
+			n->routed = routed;
 			n->next = NULL;
 			/* Lower numbers first, equal ones in order. */
 			while (*p && (*p)->info.si_signo <= sig)
@@ -172,6 +179,11 @@ int post(Thread *th, const siginfo_t *info)
 	if (gp && open)
 		ginterrupt(gp);
 	return r;
+}
+
+int post(Thread *th, const siginfo_t *info)
+{
+	return queue(th, info, false);
 }
 
 /* Takes a pending signal of `set` from th's queue. */
@@ -235,19 +247,12 @@ static bool choose(Thread *th, void *arg)
 bool route(const siginfo_t *info)
 {
 	struct choice c = { BIT(info->si_signo), NULL };
-	uint32_t tid = info->si_code == SI_TIMER ? timertarget(info->si_timerid) : 0;
-	if (tid) {
-		Thread *th = threadwithtid(tid);
-		if (th)
-			post(th, info);
-		return true;
-	}
-	threadseach(choose, &c);
-	if (!c.th)
-		return false;
-	/* It may end meanwhile: then its record is only pooled, and what is queued
-	 * is routed anew at its end (sigthreadexit). */
-	post(c.th, info);
+	do {
+		c.th = NULL;
+		threadseach(choose, &c);
+		if (!c.th)
+			return false;
+	} while (queue(c.th, info, true) == ESRCH);
 	return true;
 }
 
@@ -335,13 +340,19 @@ void sigthreadexit(Thread *th)
 	bool sync = maskcount_locked(th->counted, 0);
 	sigs.nlive--;
 	sync |= wantmask_locked() != atomic_load(&sigs.sysmonmask);
-	while (th->queue) {
-		SigNode *n = th->queue;
-		th->queue = n->next;
-		nodeput_locked(n);
-	}
+	SigNode *left = th->queue;
+	th->queue = NULL;
 	atomic_store(&th->pending, 0);
 	sigunlock(l);
+	while (left) {
+		SigNode *n = left;
+		left = n->next;
+		if (n->routed && !route(&n->info))
+			post(&process, &n->info);
+		l = siglock();
+		nodeput_locked(n);
+		sigunlock(l);
+	}
 	if (sync) {
 		maskagain();
 	}
