@@ -93,6 +93,12 @@ static Thread *vforkthread(void)
 					   : NULL;
 }
 
+bool invforkchild(void)
+{
+	Thread *th = getg() ? NULL : vforkthread();
+	return th && th->vforkgp;
+}
+
 void vforkbegin(void)
 {
 	Thread *th = curthread();

@@ -30,7 +30,8 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 		new = *sa; /* faults here, not under the lock */
 	SigLocked l = siglock();
 	struct sigaction before = sigs.act[sig];
-	if (sa)
+	/* A vfork child's are its own, the memory is not. */
+	if (sa && !invforkchild())
 		sigs.act[sig] = new;
 	sigunlock(l);
 	if (sa)

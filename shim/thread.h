@@ -79,6 +79,9 @@ noreturn_fn void threadend(void *result);
 noreturn_fn void threadvanish(void);
 extern _Atomic int nthreads; /* live goroutines that are threads of the program */
 
+/* Is the caller the child of vfork, in its parent's memory? */
+bool invforkchild(void);
+
 /* tsd.c: runs the calling thread's key destructors. */
 void tsdexit(void);
 
