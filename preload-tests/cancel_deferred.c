@@ -294,6 +294,56 @@ static void signals_race_requests(void)
 	}
 }
 
+/* Requests that come just as the wait begins: none may be lost between the look and the wait. */
+static void *wait_at(void *arg)
+{
+	points[(uintptr_t)arg].wait();
+	return NULL;
+}
+
+static void *race_requests(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	for (unsigned i = 0; i < COUNT(points); i++) {
+		if (points[i].wait == at_join)
+			continue;
+		for (int round = 0; round < scale(20, 100); round++) {
+			pthread_t t = spawn(wait_at, (void *)(uintptr_t)i);
+			void *ret = NULL;
+
+			for (int n = rand_r(&seed) % 3; n > 0; n--)
+				sched_yield();
+			for (volatile int n = rand_r(&seed) % 3000; n > 0; n--)
+				;
+			CHECK_EQ(pthread_cancel(t), 0);
+			struct timespec ts = after_ms(CLOCK_REALTIME, 20000);
+			int rc = pthread_timedjoin_np(t, &ret, &ts);
+			if (rc != 0) {
+				FAIL("%s: a request was lost in round %d", points[i].name, round);
+				return NULL;
+			}
+			CHECK(ret == PTHREAD_CANCELED);
+		}
+	}
+	return NULL;
+}
+
+static void requests_race_waits(void)
+{
+	pthread_t t[12];
+
+	REQUIRE(pipe(fds) == 0);
+	sem_init(&sem, 0, 0);
+	cleaned = 0;
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(race_requests, (void *)(uintptr_t)(i + 1));
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void *end_now(void *arg)
 {
 	return arg;
@@ -315,6 +365,7 @@ static const struct test_case cases[] = {
     {"of_oneself", of_oneself},
     {"signals_race_requests", signals_race_requests},
     {"of_ended_threads", of_ended_threads},
+    {"requests_race_waits", requests_race_waits},
 };
 
 TEST_MAIN(cases)

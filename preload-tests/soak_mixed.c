@@ -306,12 +306,15 @@ static void *wait_to_be_cancelled(void *arg)
 
 static void with_cancel(void)
 {
-	pthread_t t = spawn(wait_to_be_cancelled, (void *)(uintptr_t)pick(4));
+	static const char *const where[] = {"pause", "usleep", "pthread_cond_wait", "poll"};
+	unsigned i = pick(COUNT(where));
+	pthread_t t = spawn(wait_to_be_cancelled, (void *)(uintptr_t)i);
 
 	if (pick(2))
 		sched_yield();
 	CHECK_EQ(pthread_cancel(t), 0);
-	CHECK(join(t) == PTHREAD_CANCELED);
+	if (join(t) != PTHREAD_CANCELED)
+		FAIL("a request to cancel was lost in %s", where[i]);
 }
 
 static void (*const things[])(void) = {
