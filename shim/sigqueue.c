@@ -256,6 +256,21 @@ bool route(const siginfo_t *info)
 	return true;
 }
 
+/*
+ * All block it: it is the process's until a thread opens it (setmask, sigthreadstart) or
+ * asks (sigtake). Those change their state first and look then; here it is the other way round, so
+ * one that came between is found.
+ */
+static void postprocess(const siginfo_t *info)
+{
+	struct choice c = { BIT(info->si_signo), NULL };
+	siginfo_t again;
+	post(&process, info);
+	threadseach(choose, &c);
+	if (c.th && take(&process, c.bit, &again) && !route(&again))
+		post(&process, &again);
+}
+
 static void sysmonsetmask(uint64_t m)
 {
 	uint64_t k = m | BIT(SIGURG);
@@ -293,7 +308,7 @@ void sigtick(void)
 		siginfo_t info = ring[i].info;
 		atomic_store(&ring[i].state, 0);
 		if (!route(&info))
-			post(&process, &info); /* blocked everywhere, since we received it */
+			postprocess(&info); /* blocked everywhere, since we received it */
 		atomic_fetch_sub(&ringused, 1); /* setmask relies on the order */
 	}
 	if (want != atomic_load(&sigs.maskdone)) {
@@ -348,7 +363,7 @@ void sigthreadexit(Thread *th)
 		SigNode *n = left;
 		left = n->next;
 		if (n->routed && !route(&n->info))
-			post(&process, &n->info);
+			postprocess(&n->info);
 		l = siglock();
 		nodeput_locked(n);
 		sigunlock(l);

@@ -332,6 +332,10 @@ void sigthreadstart(Thread *th)
 	if (th->mask & CALLSIGS)
 		gsetkmask(kmaskfor(th->mask));
 	bool restart;
+	siginfo_t info;
+	/* What came while all others blocked it. */
+	while (take(&process, ~th->mask, &info))
+		post(th, &info);
 	if (atomic_load(&th->pending) & ~th->mask)
 		deliver(NULL, &restart);
 }

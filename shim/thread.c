@@ -173,7 +173,12 @@ static noreturn_fn void threadexit(void *result)
 {
 	Thread *th = curthread();
 	th->result = result;
+	/* What was sent to it is handled by it: natively it would have been by now. */
+	if (sigpendingopen())
+		sigdeliver(true);
 	calldestructors();
+	if (sigpendingopen())
+		sigdeliver(true);
 	if (th->wired)
 		robustexit();
 	th->exiting = true;
