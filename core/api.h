@@ -101,10 +101,10 @@ noreturn_fn void goexit(void (*done)(void *arg), void *arg);
 
 int setgomaxprocs(int n); /* stops the world; 0, -EINVAL (1 to 1024), -EAGAIN (not a goroutine) */
 
-void gosched(void);     /* yields: puts the caller on the global run queue */
+void gosched(void); /* yields: puts the caller on the global run queue */
 /* Moves the caller, unless it is wired, off main's kernel thread: the one that cannot end. */
 void leavemain(void);
-void lockOSThread(void);   /* wires the caller to its M; nests */
+void lockOSThread(void); /* wires the caller to its M; nests */
 void unlockOSThread(void);
 /* Wires the caller for good: its M has state of the kernel's that others must not
  * meet, and ends with it. */
@@ -124,8 +124,8 @@ static inline long rawsyscall(long nr, long a, long b, long c, long d, long e, l
 /* --- waiting by address --------------------------------------------------- */
 
 enum {
-	ParkLIFO = 1,   /* queue at the head (a waiter that was woken and lost) */
-	ParkIntr = 2,   /* a signal or cancellation ends the wait with -EINTR */
+	ParkLIFO = 1,    /* queue at the head (a waiter that was woken and lost) */
+	ParkIntr = 2,    /* a signal or cancellation ends the wait with -EINTR */
 	ParkHandoff = 4, /* semaready: run the woken one next on this P */
 };
 
@@ -161,8 +161,8 @@ int semaready(const void *addr, int n, int (*pick)(void *arg, uint64_t tag),
  * waiters of `from` and moves up to nmove others to the tail of `to`.
  * Returns woken (*moved, if given, gets the moved), or -EAGAIN when check failed.
  */
-int semarequeue(const void *from, const void *to, int nwake, int nmove,
-		bool (*check)(void *arg), void *arg, int *moved);
+int semarequeue(const void *from, const void *to, int nwake, int nmove, bool (*check)(void *arg),
+		void *arg, int *moved);
 
 /* The waiters of addr, for assertions and tests. */
 int semawaiters(const void *addr);
@@ -236,7 +236,7 @@ bool netpollowns(int fd);
  * interruptible wait or its blockingsyscall, or if it runs, makes it call
  * host.interrupt soon, at a safe point. Any thread, SIGSAFE. */
 void ginterrupt(G *gp);
-bool ginterrupted(void);	    /* the caller has such a mark */
+bool ginterrupted(void);    /* the caller has such a mark */
 void gclearinterrupt(void); /* the caller is about to handle it */
 
 /*
@@ -258,7 +258,7 @@ bool siginterruptible(G *gp, void *ctx);
 /* The last act of an injected fn: makes *ctx resume right on this M. No preemption after it. */
 void sigresume(void *ctx);
 
-void wakesysmon(void); /* SIGSAFE */
+void wakesysmon(void);   /* SIGSAFE */
 void *sigrestorer(void); /* for rt_sigaction: code that returns from a handler */
 
 /* The kernel's signal mask (bit sig-1) of whichever M runs the calling

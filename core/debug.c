@@ -61,21 +61,14 @@ static void putfmtv(Line *l, const char *fmt, va_list ap)
 			continue;
 		}
 		switch (*++fmt) {
-		case 's':
-			putstr(l, va_arg(ap, const char *));
-			break;
-		case 'd':
-			putint(l, va_arg(ap, int64_t));
-			break;
+		case 's': putstr(l, va_arg(ap, const char *)); break;
+		case 'd': putint(l, va_arg(ap, int64_t)); break;
 		case 'p':
 			putstr(l, "0x");
 			putnum(l, (uintptr_t)va_arg(ap, void *), 16);
 			break;
-		case 'x':
-			putnum(l, va_arg(ap, uint64_t), 16);
-			break;
-		default:
-			putch(l, *fmt);
+		case 'x': putnum(l, va_arg(ap, uint64_t), 16); break;
+		default: putch(l, *fmt);
 		}
 	}
 }
@@ -97,7 +90,7 @@ static void putline(Line *l)
 
 void warn(const char *fmt, ...)
 {
-	Line l = { .n = 0 };
+	Line l = {.n = 0};
 	va_list ap;
 	putstr(&l, "goshim: ");
 	va_start(ap, fmt);
@@ -109,36 +102,36 @@ void warn(const char *fmt, ...)
 const char *waitreasonstr(WaitReason r)
 {
 	static const char *const s[WaitReasonCount] = {
-		[WaitNone] = "",
-		[WaitMutex] = "sync.Mutex.Lock",
-		[WaitCond] = "sync.Cond.Wait",
-		[WaitRWMutexR] = "sync.RWMutex.RLock",
-		[WaitRWMutexW] = "sync.RWMutex.Lock",
-		[WaitSem] = "semacquire",
-		[WaitBarrier] = "barrier",
-		[WaitOnce] = "once",
-		[WaitJoin] = "join",
-		[WaitFutex] = "futex",
-		[WaitSleep] = "sleep",
-		[WaitIORead] = "IO wait",
-		[WaitIOWrite] = "IO wait",
-		[WaitIOPoll] = "select",
-		[WaitSignal] = "signal wait",
-		[WaitThread] = "thread exit",
+	    [WaitNone] = "",
+	    [WaitMutex] = "sync.Mutex.Lock",
+	    [WaitCond] = "sync.Cond.Wait",
+	    [WaitRWMutexR] = "sync.RWMutex.RLock",
+	    [WaitRWMutexW] = "sync.RWMutex.Lock",
+	    [WaitSem] = "semacquire",
+	    [WaitBarrier] = "barrier",
+	    [WaitOnce] = "once",
+	    [WaitJoin] = "join",
+	    [WaitFutex] = "futex",
+	    [WaitSleep] = "sleep",
+	    [WaitIORead] = "IO wait",
+	    [WaitIOWrite] = "IO wait",
+	    [WaitIOPoll] = "select",
+	    [WaitSignal] = "signal wait",
+	    [WaitThread] = "thread exit",
 	};
 	return (unsigned)r < WaitReasonCount && s[r] ? s[r] : "?";
 }
 
 static const char *gstatusstr(uint32_t s)
 {
-	static const char *const n[] = { "idle",    "runnable", "running",
-					 "syscall", "waiting",	"dead" };
+	static const char *const n[] = {"idle",    "runnable", "running",
+					"syscall", "waiting",  "dead"};
 	return s < nelem(n) ? n[s] : "?";
 }
 
 static const char *pstatusstr(uint32_t s)
 {
-	static const char *const n[] = { "idle", "running", "syscall", "gcstop", "dead" };
+	static const char *const n[] = {"idle", "running", "syscall", "gcstop", "dead"};
 	return s < nelem(n) ? n[s] : "?";
 }
 
@@ -147,7 +140,7 @@ static const char *pstatusstr(uint32_t s)
 void schedtrace(bool detailed)
 {
 	static int64_t start;
-	Line l = { .n = 0 };
+	Line l = {.n = 0};
 	int64_t now = nanotime();
 	if (!start)
 		start = now;
@@ -173,11 +166,13 @@ void schedtrace(bool detailed)
 	for (int32_t i = 0; i < n; i++) {
 		P *pp = sched.allp[i];
 		M *mp = pp->m;
-		putfmt(&l, "  P%d: status=%s schedtick=%d syscalltick=%d m=%d runqsize=%d gfreecnt=%d timerslen=%d",
-		       (int64_t)i, pstatusstr(pp->status), (int64_t)pp->schedtick,
-		       (int64_t)pp->syscalltick, mp ? mp->id : -1,
-		       (int64_t)(uint32_t)(pp->runqtail - pp->runqhead), (int64_t)pp->ngfree,
-		       (int64_t)pp->ntimers);
+		putfmt(
+		    &l,
+		    "  P%d: status=%s schedtick=%d syscalltick=%d m=%d runqsize=%d gfreecnt=%d timerslen=%d",
+		    (int64_t)i, pstatusstr(pp->status), (int64_t)pp->schedtick,
+		    (int64_t)pp->syscalltick, mp ? mp->id : -1,
+		    (int64_t)(uint32_t)(pp->runqtail - pp->runqhead), (int64_t)pp->ngfree,
+		    (int64_t)pp->ntimers);
 		putline(&l);
 	}
 	for (M *mp = sched.allm; mp; mp = mp->alllink) {
@@ -196,8 +191,7 @@ void schedtrace(bool detailed)
 		M *mp = gp->m;
 		putfmt(&l, "  G%d: status=%s(%s) m=%d lockedm=%d waking=%d intr=%d", gp->goid,
 		       gstatusstr(s), waitreasonstr(gp->waitreason), mp ? mp->id : -1,
-		       gp->lockedm ? gp->lockedm->id : -1, (int64_t)gp->waking,
-		       (int64_t)gp->intr);
+		       gp->lockedm ? gp->lockedm->id : -1, (int64_t)gp->waking, (int64_t)gp->intr);
 		putline(&l);
 	}
 }
@@ -215,15 +209,16 @@ void exitstats(void)
 void throw(const char *what)
 {
 	static _Atomic uint32_t throwing;
-	Line l = { .n = 0 };
+	Line l = {.n = 0};
 	G *gp = getg();
 	if (atomic_exchange(&throwing, 1) == 0) {
 		putfmt(&l, "goshim: fatal error: %s", what);
 		putline(&l);
 		if (gp) {
 			M *mp = gp->m;
-			putfmt(&l, "  goroutine %d on M%d (locks=%d)", mp && gp == mp->g0 ? 0 : gp->goid,
-			       mp ? mp->id : -1, mp ? (int64_t)mp->locks : 0);
+			putfmt(&l, "  goroutine %d on M%d (locks=%d)",
+			       mp && gp == mp->g0 ? 0 : gp->goid, mp ? mp->id : -1,
+			       mp ? (int64_t)mp->locks : 0);
 			putline(&l);
 		}
 		if (schedstarted())

@@ -37,9 +37,9 @@ typedef struct Host {
 	bool (*maypreempt)(G *gp);
 	/* sysmon, about to sleep or just woken: route signals it has received. */
 	void (*sysmontick)(void);
-	bool (*signalspending)(void); /* sysmontick has something to do */
+	bool (*signalspending)(void);    /* sysmontick has something to do */
 	void (*sysmonsleep)(int64_t ns); /* may end early for a signal */
-	noreturn_fn void (*die)(void);	/* abort natively: SIGABRT by default action */
+	noreturn_fn void (*die)(void);   /* abort natively: SIGABRT by default action */
 	/* Writes the host's part of a goroutine's name to buf for a report. */
 	void (*describe)(G *gp, char *buf, size_t n);
 	int (*clock_gettime)(int clock, void *timespec);

@@ -8,9 +8,9 @@
 
 typedef enum LockRank {
 	RankUnranked = 0, /* a zeroed lock: not checked */
-	RankSema,   /* queues by address; NEST, in bucket order (semarequeue) */
-	RankNetpoll, /* a PollDesc */
-	RankSched,  /* run queues, idle lists, allm */
+	RankSema,         /* queues by address; NEST, in bucket order (semarequeue) */
+	RankNetpoll,      /* a PollDesc */
+	RankSched,        /* run queues, idle lists, allm */
 	RankAllg,
 	RankTimers, /* a P's timer heap; NEST (procresize holds sched.lock meanwhile) */
 	RankSysmon, /* the list of Ms to be made: newm is called under any of the above */

@@ -21,7 +21,7 @@ static struct {
 	Lock lock;
 	M *list;
 	_Atomic uint32_t seq; /* futex of the template thread */
-} newms = { LOCK_INIT(RankSysmon), NULL, 0 };
+} newms = {LOCK_INIT(RankSysmon), NULL, 0};
 
 uint32_t fastrand(M *mp)
 {
@@ -120,8 +120,8 @@ void templatethread(void *unused)
 			P *pp = mp->nextp;
 			int err = sigstackalloc(mp);
 			if (!err)
-				err = host.newosproc(mstart, mp, &mp->g0->stacklo,
-						     &mp->g0->stackhi);
+				err =
+				    host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
 			if (err) {
 				/* The limit of processes is reached, say: the others go on with the
 				 * work; sysmon tries again while there is some. */
@@ -295,8 +295,7 @@ void acquirep(M *mp, P *pp) UNCHECKED_ROLES
 {
 	if (atomic_load_explicit(&mp->p, memory_order_relaxed))
 		throw("acquirep: already in go");
-	if (atomic_load_explicit(&pp->m, memory_order_relaxed) ||
-	    atomic_load(&pp->status) != Pidle)
+	if (atomic_load_explicit(&pp->m, memory_order_relaxed) || atomic_load(&pp->status) != Pidle)
 		throw("acquirep: invalid p state");
 	atomic_store_explicit(&pp->m, mp, memory_order_relaxed);
 	atomic_store_explicit(&pp->status, Prunning, memory_order_relaxed);

@@ -129,8 +129,8 @@ static uint32_t runqgrab(P *p2, G *_Atomic *batch, uint32_t head, bool stealrunn
 		if (n > RUNQ / 2) /* head and tail were read at different times */
 			continue;
 		for (uint32_t i = 0; i < n; i++) {
-			G *gp = atomic_load_explicit(&p2->runq[(h + i) % RUNQ],
-						     memory_order_relaxed);
+			G *gp =
+			    atomic_load_explicit(&p2->runq[(h + i) % RUNQ], memory_order_relaxed);
 			atomic_store_explicit(&batch[(head + i) % RUNQ], gp, memory_order_relaxed);
 		}
 		if (atomic_compare_exchange_strong_explicit(&p2->runqhead, &h, h + n,

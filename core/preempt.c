@@ -29,7 +29,7 @@
 
 enum {
 	REDZONE = 128,
-	HEADROOM = 4096, /* stack for asyncinterrupt and what it calls, at least */
+	HEADROOM = 4096,   /* stack for asyncinterrupt and what it calls, at least */
 	FPXSW_BYTES = 464, /* struct _fpx_sw_bytes in the legacy area, kernel ABI */
 	XSTATEMAGIC1 = 0x46505853,
 };
@@ -110,7 +110,7 @@ bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
 	r[REG_RDX] = (greg_t)&fr->uc;
 	r[REG_RAX] = 0;
 	r[REG_EFL] &= ~(greg_t)0x10500; /* direction, trap and resume flags */
-	uc->uc_mcontext.fpregs = NULL;	/* resumes with fresh FP state */
+	uc->uc_mcontext.fpregs = NULL;  /* resumes with fresh FP state */
 	return true;
 }
 

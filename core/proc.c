@@ -49,7 +49,7 @@
 #include <string.h>
 
 Sched sched;
-Debug debug = { .slice = 10000000, .maxm = 10000, .maxkblocked = -1 };
+Debug debug = {.slice = 10000000, .maxm = 10000, .maxkblocked = -1};
 Host host;
 __thread G *goshim_g __attribute__((tls_model("initial-exec")));
 bool have_fsgsbase;
@@ -312,7 +312,8 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 		}
 		G *gp;
 		int64_t now = 0;
-		if (unlikely(atomic_load_explicit(&pp->timer0when, memory_order_relaxed) != FOREVER)) {
+		if (unlikely(atomic_load_explicit(&pp->timer0when, memory_order_relaxed) !=
+			     FOREVER)) {
 			bool ran = false;
 			now = nanotime();
 			checktimers(pp, now, &ran);

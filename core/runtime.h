@@ -26,20 +26,20 @@ typedef struct Timer Timer;
 /* Status of a G. "Owner" may use the stack; queue membership as said. All
  * changes go through casgstatus. */
 typedef enum GStatus {
-	Gidle,	   /* just allocated; its maker owns it */
+	Gidle,     /* just allocated; its maker owns it */
 	Grunnable, /* on one run queue, or in its maker's or readier's hand; stack owned by nobody */
 	Grunning,  /* m->curg of one M, which owns the stack; usually with a P */
 	Gsyscall,  /* m->curg of one M, in the kernel or on the way; M owns the stack, has no P */
 	Gwaiting,  /* parked; whoever wins gp->waking readies it; on no run queue */
-	Gdead,	   /* finished or pooled; nobody owns the stack */
+	Gdead,     /* finished or pooled; nobody owns the stack */
 } GStatus;
 
 typedef enum PStatus {
-	Pidle,	  /* on sched.pidle, or in its taker's hand */
+	Pidle,    /* on sched.pidle, or in its taker's hand */
 	Prunning, /* m is its M, which alone touches the run queue's tail */
 	Psyscall, /* its last M is in a system call; whoever CASes it to Pidle owns it */
 	Pgcstop,  /* stopped with the world; owned by the stopper */
-	Pdead,	  /* beyond GOMAXPROCS */
+	Pdead,    /* beyond GOMAXPROCS */
 } PStatus;
 
 /* Who ended a park: gp->waking goes from WakeArmed to one other value, once. */
@@ -52,21 +52,21 @@ typedef struct Gobuf {
 struct G {
 	/* Offsets known to asm.S: keep sched and tls first (arch.h asserts). */
 	Gobuf sched;
-	void *tls;	/* FS base: the thread block */
+	void *tls; /* FS base: the thread block */
 	uintptr_t stacklo, stackhi;
 	M *m; /* the M that runs it, or NULL */
 	_Atomic uint32_t status;
 	_Atomic uint32_t waking;
-	_Atomic uint32_t intr;	  /* ginterrupt was called and not yet handled */
-	_Atomic bool parking;	/* its M's g0 is not done with parking it */
-	bool wantintr;		/* the coming park may be ended by ginterrupt (owner) */
+	_Atomic uint32_t intr; /* ginterrupt was called and not yet handled */
+	_Atomic bool parking;  /* its M's g0 is not done with parking it */
+	bool wantintr;         /* the coming park may be ended by ginterrupt (owner) */
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
 	WaitReason waitreason;
 	int64_t waitsince; /* ns; valid while Gwaiting */
 	int64_t goid;
 	G *schedlink; /* run queues, free lists */
 	G *alllink;   /* sched.allg, append only */
-	M *lockedm; /* wired to this M */
+	M *lockedm;   /* wired to this M */
 	uint32_t lockedcount;
 	bool mends; /* its M ends with it (lockOSThreadForever) */
 	void *host;
@@ -88,17 +88,17 @@ struct M {
 	/* Critical sections entered: no switch, no taking of the P. Always > 0 on g0. */
 	_Atomic int32_t locks;
 	_Atomic bool spinning; /* looking for work without having any */
-	bool blocked;	       /* sleeps in park (owner, under sched.lock) */
+	bool blocked;          /* sleeps in park (owner, under sched.lock) */
 	_Atomic bool taken;    /* sysmon took its P while it ran */
-	bool kblocked;	       /* counted in sched.nkblocked */
+	bool kblocked;         /* counted in sched.nkblocked */
 	int64_t id;
 	_Atomic int tid;
 	void *tls; /* FS base of the M's own block */
 	uintptr_t gsignallo, gsignalhi;
 	Note park;
 	G *lockedg;
-	M *schedlink; /* sched.midle */
-	M *alllink;   /* sched.allm, append only */
+	M *schedlink;   /* sched.midle */
+	M *alllink;     /* sched.allm, append only */
 	uint64_t kmask; /* its signal mask in the kernel; changed by setkmask only */
 	uint32_t fastrand;
 	_Atomic uint32_t sigurg; /* runtime signals on the way to it */
@@ -106,7 +106,7 @@ struct M {
 	bool (*waitunlockf)(G *gp, void *arg);
 	void *waitarg;
 	Timer *waittimer;
-	HeldLocks held; /* lock ranks, in debug builds */
+	HeldLocks held;       /* lock ranks, in debug builds */
 	int64_t takencputime; /* its CPU clock when sysmon took its P; sysmon only */
 	G g0storage;
 };
@@ -123,7 +123,7 @@ struct P {
 	_Atomic uint32_t runqtail;
 	G *_Atomic runq[256];
 	G *_Atomic runnext;
-	_Atomic bool preempt; /* its goroutine is asked to yield */
+	_Atomic bool preempt;  /* its goroutine is asked to yield */
 	_Atomic bool longcall; /* Psyscall: the call is expected to last; take the P at once */
 	/* Finished Gs, owner only; overflow goes to sched.gfree. */
 	G *gfree;
@@ -146,9 +146,9 @@ struct Timer {
 	int64_t when;
 	void (*fn)(void *arg); /* on g0 or sysmon, without locks held, MAY_RUN_WITHOUT_P */
 	void *arg;
-	P *_Atomic pp; /* heap it is in; NULL: in none (fired, deleted or new) */
-	int32_t index; /* in the heap */
-	Timer *next;   /* on the list of the unsorted */
+	P *_Atomic pp;        /* heap it is in; NULL: in none (fired, deleted or new) */
+	int32_t index;        /* in the heap */
+	Timer *next;          /* on the list of the unsorted */
 	_Atomic bool running; /* fn is being called */
 };
 
@@ -162,7 +162,7 @@ typedef struct Sched {
 	_Atomic int32_t npidle;
 	int32_t mcount, maxmcount;
 	int64_t mnext;
-	M *mfree;	 /* records of Ms that could not be made */
+	M *mfree;        /* records of Ms that could not be made */
 	int64_t mfailed; /* ns of the last such failure */
 	G *gfree;
 	int32_t ngfree;
@@ -175,16 +175,16 @@ typedef struct Sched {
 	_Atomic uint32_t gcwaiting; /* the world is to stop */
 	_Atomic int32_t nmspinning;
 	_Atomic int64_t goidgen;
-	_Atomic int64_t lastpoll; /* ns of the last poll; 0: somebody is polling */
-	_Atomic int64_t polluntil; /* while somebody polls: until when at most */
+	_Atomic int64_t lastpoll;    /* ns of the last poll; 0: somebody is polling */
+	_Atomic int64_t polluntil;   /* while somebody polls: until when at most */
 	_Atomic uint32_t sysmonwait; /* sysmon sleeps deeply; wakesysmon() ends it */
-	_Atomic bool sysmonpolls; /* ... and does so in netpoll */
+	_Atomic bool sysmonpolls;    /* ... and does so in netpoll */
 	Note sysmonnote;
 	int pid;
 	_Atomic int sysmontid;
 	uint64_t basekmask; /* what Ms block in the kernel, but for what a G's kmask says */
 	_Atomic uint32_t intrpending; /* somebody is to be interrupted again (sysmon) */
-	_Atomic int32_t nkblocked; /* Ms that wait in the kernel by choice (maywaitinkernel) */
+	_Atomic int32_t nkblocked;    /* Ms that wait in the kernel by choice (maywaitinkernel) */
 	int32_t maxkblocked;
 	_Atomic int64_t ngcreated, nglive, ngpeak, npreempted, nretaken, nhandoff, nsteal, nstartm;
 	Lock allglock;
@@ -215,7 +215,7 @@ static inline GStatus readgstatus(G *gp)
 {
 	return (GStatus)atomic_load_explicit(&gp->status, memory_order_acquire);
 }
-G *gfget(P *pp);	     /* from the pools, or new; Gdead. pp may be NULL */
+G *gfget(P *pp);          /* from the pools, or new; Gdead. pp may be NULL */
 void gfput(P *pp, G *gp); /* pp may be NULL */
 
 /* p.c: run queues (Go's runqput, runqget, runqgrab, runqsteal) */
@@ -317,8 +317,8 @@ bool deltimer(Timer *t); /* true: removed before firing. false: it fired; its fn
 /* Runs what is due on pp; returns the next deadline of pp or FOREVER. May be called by any M for
  * any P, and by sysmon. *ran: something fired. */
 int64_t checktimers(P *pp, int64_t now, bool *ran) MAY_RUN_WITHOUT_P;
-void wakepoller(int64_t when); /* an idle P has a timer for then */
-int64_t timesleepuntil(void); /* earliest over all Ps */
+void wakepoller(int64_t when);          /* an idle P has a timer for then */
+int64_t timesleepuntil(void);           /* earliest over all Ps */
 void movetimers_locked(P *from, P *to); /* procresize */
 
 /* netpoll.c */

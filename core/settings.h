@@ -13,11 +13,11 @@ enum { MAXPROCS = 1024 };
 typedef struct Debug {
 	int64_t schedtrace; /* ms between lines; 0: none */
 	bool scheddetail;
-	bool storm;	/* preempt everything every 100 us */
-	bool exitstats; /* one line of counters at exit */
-	int64_t slice;	/* ns before a runner is preempted */
-	int64_t sysmon; /* ns, longest tick while there is work; 0: default */
-	int64_t maxm;	/* kernel threads that run goroutines, at most */
+	bool storm;          /* preempt everything every 100 us */
+	bool exitstats;      /* one line of counters at exit */
+	int64_t slice;       /* ns before a runner is preempted */
+	int64_t sysmon;      /* ns, longest tick while there is work; 0: default */
+	int64_t maxm;        /* kernel threads that run goroutines, at most */
 	int64_t maxkblocked; /* of these, waiting in the kernel by choice; -1: default */
 	int64_t gomaxprocs;  /* 0: ncpu() */
 } Debug;

@@ -30,9 +30,9 @@ int sigstackalloc(M *mp)
 
 void minitsignals(M *mp)
 {
-	stack_t ss = { .ss_sp = (void *)mp->gsignallo,
-		       .ss_flags = 0,
-		       .ss_size = mp->gsignalhi - mp->gsignallo };
+	stack_t ss = {.ss_sp = (void *)mp->gsignallo,
+		      .ss_flags = 0,
+		      .ss_size = mp->gsignalhi - mp->gsignallo};
 	sys2(131 /* sigaltstack */, (long)&ss, 0);
 	setkmask(mp, sched.basekmask);
 }

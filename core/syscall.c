@@ -168,8 +168,7 @@ bool maywaitinkernel(void)
 		return true;
 	P *pp = getp(mp);
 	bool may = runqempty(pp) && sched.runqsize == 0 && !netpollanywaiters() &&
-		   atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) <
-			   sched.maxkblocked;
+		   atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked;
 	releasem(mp);
 	return may;
 }

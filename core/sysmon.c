@@ -30,11 +30,11 @@
 #include <string.h>
 
 enum {
-	TICKMIN = 1000000,    /* ns: first tick when work waits */
-	TICKMAX = 10000000,   /* ns: longest */
-	STORM = 100000,	      /* ns: preempt everything this often */
-	INTRTICK = 1000000,   /* ns: ask again for a refused interruption */
-	POLLMAX = 10000000,   /* ns: the network is polled this often when nobody else does */
+	TICKMIN = 1000000,  /* ns: first tick when work waits */
+	TICKMAX = 10000000, /* ns: longest */
+	STORM = 100000,     /* ns: preempt everything this often */
+	INTRTICK = 1000000, /* ns: ask again for a refused interruption */
+	POLLMAX = 10000000, /* ns: the network is polled this often when nobody else does */
 };
 
 /* Is work queued that waits for a P? */
@@ -89,8 +89,7 @@ static bool takep(P *pp)
 	if (!atomic_compare_exchange_strong(&mp->p, &p, p | 1))
 		return false;
 	membarrier();
-	if (atomic_load(&mp->locks) != 0 || atomic_load(&pp->m) != mp ||
-	    pp->status != Prunning) {
+	if (atomic_load(&mp->locks) != 0 || atomic_load(&pp->m) != mp || pp->status != Prunning) {
 		atomic_store(&mp->p, p);
 		return false;
 	}
@@ -243,7 +242,9 @@ static void deepsleep(int64_t until)
 		uint32_t ticks = schedticks();
 		static uint32_t lastticks;
 		static int64_t interval = POLLMAX;
-		interval = ticks != lastticks ? POLLMAX : interval < 16 * POLLMAX ? 2 * interval : interval;
+		interval = ticks != lastticks        ? POLLMAX
+			   : interval < 16 * POLLMAX ? 2 * interval
+						     : interval;
 		lastticks = ticks;
 		if (until > now + interval)
 			until = now + interval;

@@ -174,7 +174,7 @@ void schedforkchild(void)
 	/* Still in use: this stack, the M's signal stack, and its own, where the
 	 * block lies that the kernel has registered. */
 	M *mp = getg()->m;
-	uintptr_t keep[] = { (uintptr_t)__builtin_frame_address(0), mp->gsignallo, mp->g0->stacklo };
+	uintptr_t keep[] = {(uintptr_t)__builtin_frame_address(0), mp->gsignallo, mp->g0->stacklo};
 	goshim_g = NULL;
 	memforkchild();
 	stackforkchild(keep, nelem(keep));

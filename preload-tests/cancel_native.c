@@ -18,7 +18,7 @@ static void note(void *arg)
 static struct shared {
 	pthread_mutex_t mutex;
 	pthread_cond_t cond;
-} *shared;
+} * shared;
 
 static void unlock(void *arg)
 {
@@ -45,8 +45,8 @@ static void shared_cond(void)
 	pthread_mutexattr_t ma;
 	pthread_condattr_t ca;
 
-	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		      0);
+	shared =
+	    mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	REQUIRE(shared != MAP_FAILED);
 	for (int i = 0; i < 60; i++) {
 		pthread_mutexattr_init(&ma);
@@ -148,11 +148,11 @@ static void joined_already(void)
 }
 
 static const struct test_case cases[] = {
-	{"shared_cond", shared_cond},
-	{"system_call", system_call},
-	{"async_type_with_request", async_type_with_request},
-	{"joiner_cancelled", joiner_cancelled},
-	{"joined_already", joined_already},
+    {"shared_cond", shared_cond},
+    {"system_call", system_call},
+    {"async_type_with_request", async_type_with_request},
+    {"joiner_cancelled", joiner_cancelled},
+    {"joined_already", joined_already},
 };
 
 TEST_MAIN(cases)

@@ -120,8 +120,8 @@ static void bad_jumps(void)
 }
 
 static const struct test_case cases[] = {
-	{"good_jumps", good_jumps},
-	{"bad_jumps", bad_jumps},
+    {"good_jumps", good_jumps},
+    {"bad_jumps", bad_jumps},
 };
 
 TEST_MAIN(cases)

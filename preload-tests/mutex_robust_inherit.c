@@ -94,10 +94,10 @@ static void inheriting_contended(void)
 }
 
 static const struct test_case cases[] = {
-	{"plain_free", plain_free},
-	{"plain_contended", plain_contended},
-	{"inheriting_free", inheriting_free},
-	{"inheriting_contended", inheriting_contended},
+    {"plain_free", plain_free},
+    {"plain_contended", plain_contended},
+    {"inheriting_free", inheriting_free},
+    {"inheriting_contended", inheriting_contended},
 };
 
 TEST_MAIN(cases)

@@ -59,7 +59,7 @@ static void naps_beside_a_spinner(void)
 }
 
 static const struct test_case cases[] = {
-	{"naps_beside_a_spinner", naps_beside_a_spinner},
+    {"naps_beside_a_spinner", naps_beside_a_spinner},
 };
 
 TEST_MAIN(cases)

@@ -7,14 +7,15 @@
 #include <dlfcn.h>
 #include <sys/wait.h>
 
-static const char source[] = "#include <pthread.h>\n"
-			     "#include <stdio.h>\n"
-			     "static void *fn(void *arg) { return arg; }\n"
-			     "int main(void) {\n"
-			     "	pthread_t t; void *r = 0;\n"
-			     "	if (pthread_create(&t, 0, fn, &t) || pthread_join(t, &r)) return 1;\n"
-			     "	return fflush(stdout) || r != &t ? 2 : 7;\n"
-			     "}\n";
+static const char source[] =
+    "#include <pthread.h>\n"
+    "#include <stdio.h>\n"
+    "static void *fn(void *arg) { return arg; }\n"
+    "int main(void) {\n"
+    "	pthread_t t; void *r = 0;\n"
+    "	if (pthread_create(&t, 0, fn, &t) || pthread_join(t, &r)) return 1;\n"
+    "	return fflush(stdout) || r != &t ? 2 : 7;\n"
+    "}\n";
 
 static int run(const char *command)
 {
@@ -53,8 +54,8 @@ static void streams(void)
 }
 
 static const struct test_case cases[] = {
-	{"starts", starts},
-	{"streams", streams},
+    {"starts", starts},
+    {"streams", streams},
 };
 
 TEST_MAIN(cases)

@@ -106,10 +106,10 @@ static void others_to_spinner(void)
 }
 
 static const struct test_case cases[] = {
-	{"own_to_sleeper", own_to_sleeper},
-	{"own_to_spinner", own_to_spinner},
-	{"others_to_sleeper", others_to_sleeper},
-	{"others_to_spinner", others_to_spinner},
+    {"own_to_sleeper", own_to_sleeper},
+    {"own_to_spinner", own_to_spinner},
+    {"others_to_sleeper", others_to_sleeper},
+    {"others_to_spinner", others_to_spinner},
 };
 
 TEST_MAIN(cases)

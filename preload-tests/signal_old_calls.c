@@ -122,10 +122,10 @@ static void interrupts(void)
 }
 
 static const struct test_case cases[] = {
-	{"hold_and_release", hold_and_release},
-	{"set_and_ignore", set_and_ignore},
-	{"masks_of_32", masks_of_32},
-	{"interrupts", interrupts},
+    {"hold_and_release", hold_and_release},
+    {"set_and_ignore", set_and_ignore},
+    {"masks_of_32", masks_of_32},
+    {"interrupts", interrupts},
 };
 
 TEST_MAIN(cases)

@@ -80,7 +80,7 @@ static void first_thread(void)
 }
 
 static const struct test_case cases[] = {
-	{"first_thread", first_thread},
+    {"first_thread", first_thread},
 };
 
 TEST_MAIN(cases)

@@ -76,8 +76,8 @@ static void many_in_turn(void)
 }
 
 static const struct test_case cases[] = {
-	{"each_its_own", each_its_own},
-	{"many_in_turn", many_in_turn},
+    {"each_its_own", each_its_own},
+    {"many_in_turn", many_in_turn},
 };
 
 TEST_MAIN(cases)

@@ -43,7 +43,7 @@ static void handler_between_calls(void)
 }
 
 static const struct test_case cases[] = {
-	{"handler_between_calls", handler_between_calls},
+    {"handler_between_calls", handler_between_calls},
 };
 
 TEST_MAIN(cases)

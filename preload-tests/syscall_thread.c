@@ -163,10 +163,10 @@ static void thread_exits(void)
 }
 
 static const struct test_case cases[] = {
-	{"signals_by_tid", signals_by_tid},
-	{"masks_of_threads", masks_of_threads},
-	{"priorities", priorities},
-	{"thread_exits", thread_exits},
+    {"signals_by_tid", signals_by_tid},
+    {"masks_of_threads", masks_of_threads},
+    {"priorities", priorities},
+    {"thread_exits", thread_exits},
 };
 
 TEST_MAIN(cases)

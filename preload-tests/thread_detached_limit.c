@@ -49,7 +49,7 @@ static void tries_again(void)
 }
 
 static const struct test_case cases[] = {
-	{"tries_again", tries_again},
+    {"tries_again", tries_again},
 };
 
 TEST_MAIN(cases)

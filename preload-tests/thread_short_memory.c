@@ -103,9 +103,9 @@ static void processes(void)
 }
 
 static const struct test_case cases[] = {
-	{"address_space", address_space},
-	{"data_segment", data_segment},
-	{"processes", processes},
+    {"address_space", address_space},
+    {"data_segment", data_segment},
+    {"processes", processes},
 };
 
 TEST_MAIN(cases)

@@ -119,7 +119,7 @@ SHIM(int, pthread_setschedparam, pthread_t t, int policy, const struct sched_par
 SHIM(int, pthread_setschedprio, pthread_t t, int prio)
 {
 	Thread *th = threadof(t);
-	struct sched_param param = { .sched_priority = prio };
+	struct sched_param param = {.sched_priority = prio};
 	int policy;
 	if (!th || !schedstarted())
 		return real.pthread_setschedprio(t, prio);

@@ -88,9 +88,7 @@ void vforkfail(int err)
 static Thread *vforkthread(void)
 {
 	void *block = selfblock();
-	return isblock(block) ? blockextra(block)
-	       : block == mainthread.block ? &mainthread
-					   : NULL;
+	return isblock(block) ? blockextra(block) : block == mainthread.block ? &mainthread : NULL;
 }
 
 bool invforkchild(void)
@@ -172,13 +170,13 @@ SHIM(FILE *, popen, const char *command, const char *mode)
 }
 
 /* exec keeps the caller's mask: the goroutine's, not its M's. */
-#define EXECV(name, params, call)                                                                  \
-	SHIM(int, name, params)                                                                    \
-	{                                                                                          \
-		bracketenter();                                                                    \
-		int r = call;                                                                      \
-		bracketleave();                                                                    \
-		return r;                                                                          \
+#define EXECV(name, params, call) \
+	SHIM(int, name, params)   \
+	{                         \
+		bracketenter();   \
+		int r = call;     \
+		bracketleave();   \
+		return r;         \
 	}
 #define PARAMS(...) __VA_ARGS__
 EXECV(execve, PARAMS(const char *path, char *const argv[], char *const envp[]),
@@ -187,21 +185,20 @@ EXECV(execv, PARAMS(const char *path, char *const argv[]), real.execv(path, argv
 EXECV(execvp, PARAMS(const char *file, char *const argv[]), real.execvp(file, argv))
 EXECV(execvpe, PARAMS(const char *file, char *const argv[], char *const envp[]),
       real.execvpe(file, argv, envp))
-EXECV(fexecve, PARAMS(int fd, char *const argv[], char *const envp[]),
-      real.fexecve(fd, argv, envp))
+EXECV(fexecve, PARAMS(int fd, char *const argv[], char *const envp[]), real.fexecve(fd, argv, envp))
 
 /* The list of arguments, as an array on the stack. */
-#define COLLECT(argv, last, ap)                                                                    \
-	int argc = 1;                                                                              \
-	va_start(ap, last);                                                                        \
-	while (va_arg(ap, char *))                                                                 \
-		argc++;                                                                            \
-	va_end(ap);                                                                                \
-	char *argv[argc + 1];                                                                      \
-	va_start(ap, last);                                                                        \
-	argv[0] = (char *)last;                                                                    \
-	for (int i = 1; i <= argc; i++)                                                            \
-		argv[i] = va_arg(ap, char *)
+#define COLLECT(argv, last, ap)         \
+	int argc = 1;                   \
+	va_start(ap, last);             \
+	while (va_arg(ap, char *))      \
+		argc++;                 \
+	va_end(ap);                     \
+	char *argv[argc + 1];           \
+	va_start(ap, last);             \
+	argv[0] = (char *)last;         \
+	for (int i = 1; i <= argc; i++) \
+	argv[i] = va_arg(ap, char *)
 
 SHIM(int, execl, const char *path, const char *arg, ...)
 {

@@ -85,12 +85,12 @@ static int notetext(struct dl_phdr_info *info, size_t size, void *arg)
 
 static void notetexts(void)
 {
-	uintptr_t known[] = { (uintptr_t)&notetext,
-			      (uintptr_t)libcsym("gnu_get_libc_version", NULL),
-			      (uintptr_t)libcsym("_dl_allocate_tls", "GLIBC_PRIVATE"),
-			      (uintptr_t)&malloc, /* whoever has it: through the GOT */
-			      getauxval(AT_SYSINFO_EHDR),
-			      0 };
+	uintptr_t known[] = {(uintptr_t)&notetext,
+			     (uintptr_t)libcsym("gnu_get_libc_version", NULL),
+			     (uintptr_t)libcsym("_dl_allocate_tls", "GLIBC_PRIVATE"),
+			     (uintptr_t)&malloc, /* whoever has it: through the GOT */
+			     getauxval(AT_SYSINFO_EHDR),
+			     0};
 	nunsafe = 0;
 	real.dl_iterate_phdr(notetext, known);
 }
@@ -243,14 +243,14 @@ static void describe(G *gp, char *buf, size_t n)
 
 static void sysmonsleep(int64_t ns)
 {
-	struct timespec ts = { ns / 1000000000, ns % 1000000000 };
+	struct timespec ts = {ns / 1000000000, ns % 1000000000};
 	if (!sigtickneeded())
 		sys4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&ts, 0);
 }
 
 static noreturn_fn void dieabort(void)
 {
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
 	uint64_t m = ~(1ull << (SIGABRT - 1));
 	real.sigaction(SIGABRT, &dfl, NULL);
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&m, 0, 8);
@@ -267,19 +267,19 @@ static int clocknow(int clock, void *ts)
 static void sethost(void)
 {
 	host = (Host){
-		.newosproc = newosproc,
-		.m0block = blockm0,
-		.interrupt = siginterrupt_host,
-		.owntext = owntext,
-		.unsafepc = unsafepc,
-		.maypreempt = maypreempt,
-		.sysmontick = sigtick,
-		.signalspending = sigtickneeded,
-		.sysmonsleep = sysmonsleep,
-		.describe = describe,
-		.die = dieabort,
-		.clock_gettime = clocknow,
-		.fsgsbase = getauxval(AT_HWCAP2) & 2,
+	    .newosproc = newosproc,
+	    .m0block = blockm0,
+	    .interrupt = siginterrupt_host,
+	    .owntext = owntext,
+	    .unsafepc = unsafepc,
+	    .maypreempt = maypreempt,
+	    .sysmontick = sigtick,
+	    .signalspending = sigtickneeded,
+	    .sysmonsleep = sysmonsleep,
+	    .describe = describe,
+	    .die = dieabort,
+	    .clock_gettime = clocknow,
+	    .fsgsbase = getauxval(AT_HWCAP2) & 2,
 	};
 }
 

@@ -40,8 +40,8 @@ static int slotof(int tid)
 {
 	for (int i = 0; i < MAXTIDS; i++) {
 		int at = (tid + i) % MAXTIDS, have = atomic_load(&made[at].tid), zero = 0;
-		if (have == tid || (have == 0 && atomic_compare_exchange_strong(&made[at].tid,
-										&zero, tid)))
+		if (have == tid ||
+		    (have == 0 && atomic_compare_exchange_strong(&made[at].tid, &zero, tid)))
 			return at;
 	}
 	return -1;
@@ -72,8 +72,8 @@ static void install(void)
 		unsigned long flags;
 		void *restorer;
 		uint64_t mask;
-	} k = { (void *)handler, SA_SIGINFO | SA_ONSTACK | SA_RESTART | 0x04000000, sigrestorer(),
-		~0ull };
+	} k = {(void *)handler, SA_SIGINFO | SA_ONSTACK | SA_RESTART | 0x04000000, sigrestorer(),
+	       ~0ull};
 	sys4(SYS_rt_sigaction, SIGSETXID, (long)&k, 0, 8);
 }
 
@@ -127,7 +127,7 @@ static void broadcast(void)
 			eachkernelthread(ask);
 		if (atomic_load(&asked) == 0)
 			break;
-		struct timespec ts = { 0, 1000000 };
+		struct timespec ts = {0, 1000000};
 		sys4(SYS_futex, (long)&ids.acks, 128, acks, (long)&ts);
 	}
 	if (atomic_load(&ids.failed))
@@ -159,8 +159,8 @@ static int onall(long nr, long a, long b, long c)
 	return (int)errnoret(r);
 }
 
-#define NATIVE(call)                                                                               \
-	if (!schedstarted())                                                                       \
+#define NATIVE(call)         \
+	if (!schedstarted()) \
 	return call
 
 SHIM(int, setuid, uid_t u)

@@ -82,15 +82,14 @@ static void setkblock(int64_t v)
 }
 
 static const struct Key keys[] = {
-	{ "schedtrace", 1, 3600000, "ms between lines, 1 to 3600000", setschedtrace },
-	{ "scheddetail", 0, 1, "0 or 1", setscheddetail },
-	{ "storm", 0, 1, "0 or 1", setstorm },
-	{ "exitstats", 0, 1, "0 or 1", setexitstats },
-	{ "slice", 100, 10000000, "us before a runner is preempted, 100 to 10000000", setslice },
-	{ "sysmon", 100, 1000000, "us of sysmon's longest tick, 100 to 1000000", setsysmon },
-	{ "maxthreads", 8, 100000, "kernel threads at most, 8 to 100000", setmaxm },
-	{ "kernelwaits", 0, 10000, "threads that may wait in the kernel itself, 0 to 10000",
-	  setkblock },
+    {"schedtrace", 1, 3600000, "ms between lines, 1 to 3600000", setschedtrace},
+    {"scheddetail", 0, 1, "0 or 1", setscheddetail},
+    {"storm", 0, 1, "0 or 1", setstorm},
+    {"exitstats", 0, 1, "0 or 1", setexitstats},
+    {"slice", 100, 10000000, "us before a runner is preempted, 100 to 10000000", setslice},
+    {"sysmon", 100, 1000000, "us of sysmon's longest tick, 100 to 1000000", setsysmon},
+    {"maxthreads", 8, 100000, "kernel threads at most, 8 to 100000", setmaxm},
+    {"kernelwaits", 0, 10000, "threads that may wait in the kernel itself, 0 to 10000", setkblock},
 };
 
 /* The names of all keys, for the message. */

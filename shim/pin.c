@@ -57,7 +57,7 @@ static bool tidis(Thread *th, void *arg)
  */
 static int ktidof(pid_t tid)
 {
-	struct bytid b = { .tid = (uint32_t)tid };
+	struct bytid b = {.tid = (uint32_t)tid};
 	if (!getg() || tid == 0)
 		return tid;
 	threadseach(tidis, &b);
@@ -336,8 +336,9 @@ void inheritwish(Birth *b, Thread *creator)
 	b->wish = w;
 	if (!creator || !creator->pinned)
 		return;
-	long n = w->hasaffinity ? 0
-				: sys3(SYS_sched_getaffinity, 0, sizeof w->affinity, (long)&w->affinity);
+	long n = w->hasaffinity
+		     ? 0
+		     : sys3(SYS_sched_getaffinity, 0, sizeof w->affinity, (long)&w->affinity);
 	if (n > 0) {
 		memset((char *)&w->affinity + n, 0, sizeof w->affinity - (size_t)n);
 		w->hasaffinity = true;

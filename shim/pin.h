@@ -40,7 +40,7 @@ struct Birth {
 };
 void inheritwish(Birth *b, Thread *creator);
 int awaitbirth(Birth *b); /* 0 or an error number */
-bool bear(Birth *b);	  /* on the new thread; false: it must not live */
+bool bear(Birth *b);      /* on the new thread; false: it must not live */
 
 /* The caller ends: robust mutexes that it holds learn of it. */
 void robustexit(void);

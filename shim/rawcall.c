@@ -33,7 +33,9 @@ bool rawcall(long nr, long *a, long *r)
 		return false;
 	switch (nr) {
 	case SYS_gettid: *r = selftid(); return true;
-	case SYS_tkill: *r = shim_tgkill((pid_t)sys0(SYS_getpid), (pid_t)a[0], (int)a[1]); return true;
+	case SYS_tkill:
+		*r = shim_tgkill((pid_t)sys0(SYS_getpid), (pid_t)a[0], (int)a[1]);
+		return true;
 	case SYS_tgkill: *r = shim_tgkill((pid_t)a[0], (pid_t)a[1], (int)a[2]); return true;
 	case SYS_rt_sigprocmask:
 		if (a[3] != 8)

@@ -27,8 +27,8 @@ void bracketenter(void);
 void bracketleave(void);
 /* For a scope that is a cancellation point: leaves also when libc unwinds it. */
 void bracketunwind(const int *unused);
-#define BRACKET                                                                                    \
-	bracketenter();                                                                            \
+#define BRACKET         \
+	bracketenter(); \
 	__attribute__((cleanup(bracketunwind), unused)) const int bracketed = 0
 
 /* Wires the goroutine to its kernel thread under that thread's true tid and

@@ -16,7 +16,7 @@
 enum { NSIGS = 64, RING = 256, NODES = 4096 };
 
 /* Caused by the thread that gets them. */
-#define SYNCSIGS                                                                                   \
+#define SYNCSIGS \
 	(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP) | BIT(SIGSYS))
 /* Addressed by the kernel to the thread whose call earned them. */
 #define CALLSIGS (BIT(SIGPIPE) | BIT(SIGXFSZ))

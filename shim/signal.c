@@ -25,7 +25,7 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 {
 	if (!schedstarted() || sig < 1 || sig > NSIGS || (BIT(sig) & NEVERMASKED))
 		return real.sigaction(sig, sa, old);
-	struct sigaction new = { .sa_handler = NULL };
+	struct sigaction new = {.sa_handler = NULL};
 	if (sa)
 		new = *sa; /* faults here, not under the lock */
 	SigLocked l = siglock();
@@ -44,7 +44,7 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 /* signal(): BSD meaning, as glibc's. */
 SHIM(sighandler_t, signal, int sig, sighandler_t h)
 {
-	struct sigaction sa = { .sa_handler = h }, old;
+	struct sigaction sa = {.sa_handler = h}, old;
 	if (!schedstarted())
 		return real.signal(sig, h);
 	if (h == SIG_ERR || sig < 1 || sig > NSIGS) {
@@ -59,7 +59,7 @@ SHIM(sighandler_t, signal, int sig, sighandler_t h)
 
 SHIM(sighandler_t, sysv_signal, int sig, sighandler_t h)
 {
-	struct sigaction sa = { .sa_handler = h, .sa_flags = SA_RESETHAND | SA_NODEFER }, old;
+	struct sigaction sa = {.sa_handler = h, .sa_flags = SA_RESETHAND | SA_NODEFER}, old;
 	if (!schedstarted())
 		return real.sysv_signal(sig, h);
 	if (h == SIG_ERR || sig < 1 || sig > NSIGS) {
@@ -256,7 +256,7 @@ static bool tidmatches(Thread *th, void *arg)
 
 Thread *threadwithtid(uint32_t tid)
 {
-	struct bytid b = { tid, NULL };
+	struct bytid b = {tid, NULL};
 	if (schedstarted())
 		threadseach(tidmatches, &b);
 	return b.th;
@@ -311,8 +311,8 @@ SHIM(int, sigpending, sigset_t *set)
 	if (r == 0 && th) {
 		uint64_t m;
 		memcpy(&m, set, 8);
-		bitsset(set, (m | atomic_load(&th->pending) | atomic_load(&process.pending)) &
-				     th->mask);
+		bitsset(set,
+			(m | atomic_load(&th->pending) | atomic_load(&process.pending)) & th->mask);
 	}
 	return r;
 }

@@ -29,14 +29,14 @@ void sigtakedone(void);
 /* A signal is open for the caller and waits: nothing is run. */
 bool sigpendingopen(void);
 
-void signalsstart(void);     /* takes over: the scheduler is about to start, on main */
+void signalsstart(void); /* takes over: the scheduler is about to start, on main */
 /* On main: what is pending for its kernel thread and not for the process is the goroutine's. */
 void signalsadopt(Thread *th, uint64_t process);
-void signalsundo(void);	     /* ... and didn't */
+void signalsundo(void); /* ... and didn't */
 void signalsforkchild(Thread *self);
 void sigthreadinit(Thread *th, Thread *creator); /* a new thread: mask of its creator */
-void sigthreadcount(Thread *th); /* it is about to run: its mask counts */
-void sigthreadstart(Thread *th); /* on the new thread */
+void sigthreadcount(Thread *th);                 /* it is about to run: its mask counts */
+void sigthreadstart(Thread *th);                 /* on the new thread */
 void sigthreadexit(Thread *th);
 /* host.h's */
 void siginterrupt_host(void *ctx);

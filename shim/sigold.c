@@ -43,13 +43,13 @@ SHIM(int, sigrelse, int sig)
 
 SHIM(int, sigignore, int sig)
 {
-	struct sigaction sa = { .sa_handler = SIG_IGN };
+	struct sigaction sa = {.sa_handler = SIG_IGN};
 	return badnumber(sig) ? -1 : shim_sigaction(sig, &sa, NULL);
 }
 
 SHIM(sighandler_t, sigset, int sig, sighandler_t h)
 {
-	struct sigaction sa = { .sa_handler = h }, before;
+	struct sigaction sa = {.sa_handler = h}, before;
 	sigset_t old;
 	if (h == SIG_ERR || badnumber(sig)) {
 		errno = EINVAL;

@@ -5,7 +5,7 @@
 #include "sigcore.h"
 
 Sigs sigs;
-Thread process = { .mask = ~0ull };
+Thread process = {.mask = ~0ull};
 __thread bool issysmon __attribute__((tls_model("initial-exec")));
 
 /* Received by sysmon (or by an M in a native bracket), not yet routed. */
@@ -19,7 +19,7 @@ static _Atomic uint32_t ringused;
 
 SigLocked siglock(void)
 {
-	SigLocked l = { acquirem(), 0 };
+	SigLocked l = {acquirem(), 0};
 	uint64_t all = ~0ull;
 	if (!l.mp)
 		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&l.mask, 8);
@@ -86,7 +86,7 @@ static void masksync(void)
 		uint32_t done = atomic_load(&sigs.maskdone);
 		if ((int32_t)(done - want) >= 0)
 			break;
-		struct timespec ts = { 0, 10000000 };
+		struct timespec ts = {0, 10000000};
 		sys4(SYS_futex, (long)&sigs.maskdone, 128, done, (long)&ts);
 		wakesysmon();
 	}
@@ -242,11 +242,10 @@ static bool choose(Thread *th, void *arg)
 	return false;
 }
 
-
 /* Gives a process-directed signal to a thread; false: all block it. */
 bool route(const siginfo_t *info)
 {
-	struct choice c = { BIT(info->si_signo), NULL };
+	struct choice c = {BIT(info->si_signo), NULL};
 	do {
 		c.th = NULL;
 		threadseach(choose, &c);
@@ -263,7 +262,7 @@ bool route(const siginfo_t *info)
  */
 static void postprocess(const siginfo_t *info)
 {
-	struct choice c = { BIT(info->si_signo), NULL };
+	struct choice c = {BIT(info->si_signo), NULL};
 	siginfo_t again;
 	post(&process, info);
 	threadseach(choose, &c);
@@ -308,7 +307,7 @@ void sigtick(void)
 		siginfo_t info = ring[i].info;
 		atomic_store(&ring[i].state, 0);
 		if (!route(&info))
-			postprocess(&info); /* blocked everywhere, since we received it */
+			postprocess(&info);     /* blocked everywhere, since we received it */
 		atomic_fetch_sub(&ringused, 1); /* setmask relies on the order */
 	}
 	if (want != atomic_load(&sigs.maskdone)) {

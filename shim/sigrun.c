@@ -75,7 +75,7 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
 		return false;
 	}
 	if (reset) {
-		struct sigaction dfl = { .sa_handler = SIG_DFL };
+		struct sigaction dfl = {.sa_handler = SIG_DFL};
 		real.sigaction(sig, &dfl, NULL);
 	}
 	if (!(sa.sa_flags & SA_RESTART)) {
@@ -173,7 +173,7 @@ static void ownfault(int sig, siginfo_t *info, void *ctx)
 /* Back to the default action, which the returning instruction meets again. */
 static void die(int sig)
 {
-	struct sigaction dfl = { .sa_handler = SIG_DFL };
+	struct sigaction dfl = {.sa_handler = SIG_DFL};
 	real.sigaction(sig, &dfl, NULL);
 }
 
@@ -233,7 +233,8 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 		return;
 	}
 	if (issysmon) {
-		if (!ringput(info)) { /* full: it waits in the kernel, until the next change of masks */
+		if (!ringput(
+			info)) { /* full: it waits in the kernel, until the next change of masks */
 			uint64_t m;
 			memcpy(&m, &uc->uc_sigmask, 8);
 			m |= BIT(sig);
@@ -269,10 +270,10 @@ int install(int sig, const struct sigaction *sa)
 		    ((sig == SIGSEGV || sig == SIGBUS) && h == SIG_DFL);
 	if (!ours)
 		return real.sigaction(sig, sa, NULL);
-	struct sigaction k = { .sa_sigaction = sighandler };
+	struct sigaction k = {.sa_sigaction = sighandler};
 	sigfillset(&k.sa_mask);
-	k.sa_flags = SA_SIGINFO | SA_ONSTACK |
-		     (sa->sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT | SA_RESTART));
+	k.sa_flags =
+	    SA_SIGINFO | SA_ONSTACK | (sa->sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT | SA_RESTART));
 	if (sig == SIGURG)
 		k.sa_flags |= SA_RESTART;
 	return real.sigaction(sig, &k, NULL);
@@ -298,7 +299,7 @@ void signalsadopt(Thread *th, uint64_t process)
 {
 	uint64_t mine;
 	siginfo_t info;
-	struct timespec now = { 0, 0 };
+	struct timespec now = {0, 0};
 	sys2(SYS_rt_sigpending, (long)&mine, 8);
 	mine &= ~process & ~NEVERMASKED;
 	while (mine && sys4(SYS_rt_sigtimedwait, (long)&mine, (long)&info, (long)&now, 8) > 0)
@@ -320,7 +321,7 @@ void signalsforkchild(Thread *self)
 	self->queue = NULL;
 	atomic_store(&self->pending, 0);
 	signalsundo();
-	stack_t none = { .ss_flags = SS_DISABLE };
+	stack_t none = {.ss_flags = SS_DISABLE};
 	real.sigaltstack(self->altstack.ss_size ? &self->altstack : &none, NULL);
 	uint64_t m = self->mask;
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&m, 0, 8);

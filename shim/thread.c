@@ -337,7 +337,7 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	threadlink(th);
 	*out = (pthread_t)block;
 	/* From here on it may run, and if detached be gone. */
-	Birth birth = { .wish = &w->kernel };
+	Birth birth = {.wish = &w->kernel};
 	bool wait = w->kernel.any || (self && self->pinned);
 	if (wait) {
 		inheritwish(&birth, self);
@@ -370,11 +370,9 @@ SHIM(int, thrd_create, thrd_t *t, thrd_start_t start, void *arg)
 {
 	/* An int comes back in the same register; thrd_join truncates. */
 	switch (shim_pthread_create(t, NULL, (void *(*)(void *))(void (*)(void))start, arg)) {
-	case 0:
-		return thrd_success;
+	case 0: return thrd_success;
 	case ENOMEM:
-	case EAGAIN:
-		return thrd_nomem;
+	case EAGAIN: return thrd_nomem;
 	}
 	return thrd_error;
 }

@@ -17,11 +17,11 @@ typedef struct Birth Birth;
 /* Life of a thread's record. */
 enum {
 	ThreadJoinable = 0,
-	ThreadDetached = 1,	/* nobody will join; freed at its end */
-	ThreadJoining = 2,	/* somebody waits in join */
+	ThreadDetached = 1, /* nobody will join; freed at its end */
+	ThreadJoining = 2,  /* somebody waits in join */
 	ThreadStateMask = 3,
-	ThreadExited = 4,	/* its goroutine is gone, stack and block are free of it */
-	ThreadFreed = 8,	/* joined, or ended detached: ESRCH, until the record is reused */
+	ThreadExited = 4, /* its goroutine is gone, stack and block are free of it */
+	ThreadFreed = 8,  /* joined, or ended detached: ESRCH, until the record is reused */
 };
 
 typedef struct Thread {
@@ -32,11 +32,11 @@ typedef struct Thread {
 	void *(*start)(void *);
 	void *arg;
 	void *result;
-	Stack stack;	/* ours, or the program's when userstack */
+	Stack stack; /* ours, or the program's when userstack */
 	bool userstack;
 	bool ismain;
-	bool exiting;	     /* past its last cancellation point */
-	struct Thread *joiner; /* who waits for it, for EDEADLK */
+	bool exiting;           /* past its last cancellation point */
+	struct Thread *joiner;  /* who waits for it, for EDEADLK */
 	struct Thread *joining; /* whom it waits for */
 	/* Signals: under siglock (signal.c), mask is the owner's. */
 	uint64_t mask;
@@ -46,17 +46,17 @@ typedef struct Thread {
 	SigNode *queue;
 	stack_t altstack;
 	struct Thread *next, *prev; /* all live threads */
-	int bracket;	      /* depth of the native bracket (host.c) */
+	int bracket;                /* depth of the native bracket (host.c) */
 	uint64_t bracketmask;
 	/* The kernel thread of a goroutine in its bracket, for libc's cancellation signal;
 	 * 0: not in one. Negative while one is being sent: it stays there meanwhile. */
 	_Atomic int native;
-	bool cancelsent;      /* ... and one was */
-	bool pinned;	      /* wired for good: it has kernel state of its own (attr.c) */
-	int ktid;	      /* then, its kernel thread */
-	Birth *birth;	      /* while pthread_create waits for it (pin.c) */
-	int wired;	      /* depth of wire() */
-	G *vforkgp;	      /* while a vfork child runs on it */
+	bool cancelsent; /* ... and one was */
+	bool pinned;     /* wired for good: it has kernel state of its own (attr.c) */
+	int ktid;        /* then, its kernel thread */
+	Birth *birth;    /* while pthread_create waits for it (pin.c) */
+	int wired;       /* depth of wire() */
+	G *vforkgp;      /* while a vfork child runs on it */
 	char name[16];
 } Thread;
 

@@ -270,8 +270,8 @@ static struct {
 	void *kept; /* pooled ones that have a malloc cache: never raw again */
 	int32_t npool;
 	uint32_t generation; /* of the process: a fork child relinks what it reuses */
-	uint32_t *raws;	     /* stack of indexes of raw blocks below brk */
-	uint8_t *israw;	     /* by index */
+	uint32_t *raws;      /* stack of indexes of raw blocks below brk */
+	uint8_t *israw;      /* by index */
 	uint32_t nraw;
 	_Atomic uint32_t freed; /* DTVs since malloc_trim */
 } arena;
@@ -398,7 +398,6 @@ static void blockfill(void *block, uint32_t tid, uintptr_t lo, uintptr_t hi, siz
 		TLSFIELD((char *)block + tls.rseq, int32_t, 4) = -2; /* cpu_id: not registered */
 }
 
-
 /* Initial values for all modules but libc; dynamic ones are allocated at first use again. */
 static bool blockreimage(void *block)
 {
@@ -520,7 +519,8 @@ void blocktrim(void)
 		n++;
 	}
 	/* The DTVs leave holes in libc's heap, which gives back only what is at its end. */
-	if (atomic_fetch_add(&arena.freed, n) + n >= MANY && libcsym("malloc", NULL) == (void *)malloc) {
+	if (atomic_fetch_add(&arena.freed, n) + n >= MANY &&
+	    libcsym("malloc", NULL) == (void *)malloc) {
 		atomic_store(&arena.freed, 0);
 		malloc_trim(0);
 	}

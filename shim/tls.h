@@ -10,10 +10,10 @@
 typedef struct TlsLayout {
 	bool ok;
 	const char *misfit; /* what did not match, when !ok */
-	uint32_t size;	    /* of struct pthread */
+	uint32_t size;      /* of struct pthread */
 	uint32_t tid, list, robusthead, cleanup, cleanupjmp, cancelhandling, specific1st, specific,
-		specificused, userstack, stackblock, res;
-	ptrdiff_t resp; /* __resp, from the block */
+	    specificused, userstack, stackblock, res;
+	ptrdiff_t resp;    /* __resp, from the block */
 	ptrdiff_t libctls; /* libc's own TLS segment, from the block */
 	size_t libctlssize;
 	uint16_t mallocword[8]; /* places in libc's segment that malloc sets */
@@ -21,7 +21,7 @@ typedef struct TlsLayout {
 	ptrdiff_t rseq; /* 0: none registered */
 	size_t statictls, align;
 	void *stackuser; /* list head _dl_stack_user */
-	int *stacklock;	 /* its lock */
+	int *stacklock;  /* its lock */
 } TlsLayout;
 extern TlsLayout tls;
 
