@@ -101,6 +101,9 @@ noreturn_fn void goexit(void (*done)(void *arg), void *arg);
 
 int setgomaxprocs(int n); /* stops the world; 0, -EINVAL (1 to 1024), -EAGAIN (not a goroutine) */
 
+/* The caller failed to get something and may try again in a loop: yields if its slice is over. SIGURG can't do it to
+ * a loop that is practically always in this library. */
+void goyieldasked(void);
 void gosched(void); /* yields: puts the caller on the global run queue */
 /* Moves the caller, unless it is wired, off main's kernel thread: the one that cannot end. */
 void leavemain(void);
@@ -238,6 +241,9 @@ bool netpollowns(int fd);
 void ginterrupt(G *gp);
 bool ginterrupted(void);    /* the caller has such a mark */
 void gclearinterrupt(void); /* the caller is about to handle it */
+/* Handled, but for what only a wait can act on (deferred cancellation): the
+ * caller's next interruptible wait ends. Nobody is reminded of it. */
+void gkeepinterrupt(void);
 
 /*
  * For signal handlers on kernel threads. ctx is the kernel's ucontext_t.

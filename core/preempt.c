@@ -142,6 +142,17 @@ static void preempt_m(G *gp)
 	schedule();
 }
 
+void goyieldasked(void)
+{
+	if (!getg())
+		return;
+	M *mp = acquirem();
+	bool asked = atomic_load_explicit(&getp(mp)->preempt, memory_order_relaxed);
+	releasem(mp);
+	if (unlikely(asked))
+		mcall(preempt_m);
+}
+
 /* Runs on the goroutine's stack, called as if from the interrupted instruction. */
 static void asyncinterrupt(int sig, siginfo_t *info, void *ctx)
 {
@@ -154,7 +165,7 @@ static void asyncinterrupt(int sig, siginfo_t *info, void *ctx)
 	releasem(mp);
 	if (yield)
 		mcall(preempt_m);
-	if (atomic_load(&gp->intr))
+	if (atomic_load(&gp->intr) == IntrAsked)
 		host.interrupt(ctx);
 	sigresume(ctx);
 }
@@ -190,9 +201,9 @@ bool sigpreempt(int sig, void *info, void *ctx)
 	}
 	if (preemptible(gp, uc))
 		siginject(gp, asyncinterrupt, sig, info, ctx, 0);
-	else if (atomic_load(&gp->intr) && siginterruptible(gp, uc))
+	else if (atomic_load(&gp->intr) == IntrAsked && siginterruptible(gp, uc))
 		siginject(gp, asynchandlers, sig, info, ctx, 0);
-	else if (atomic_load(&gp->intr))
+	else if (atomic_load(&gp->intr) == IntrAsked)
 		atomic_store(&sched.intrpending, 1);
 	return true;
 }

@@ -43,6 +43,9 @@ typedef enum PStatus {
 } PStatus;
 
 /* Who ended a park: gp->waking goes from WakeArmed to one other value, once. */
+/* gp->intr. Kept: for the next wait alone (gkeepinterrupt). */
+enum { IntrNone, IntrAsked, IntrKept };
+
 enum { WakeIdle, WakeArmed, WakeReady, WakeTimeout, WakeIntr };
 
 typedef struct Gobuf {

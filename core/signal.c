@@ -64,6 +64,14 @@ bool ginterrupted(void)
 	return gp && atomic_load_explicit(&gp->intr, memory_order_relaxed);
 }
 
+void gkeepinterrupt(void)
+{
+	uint32_t none = IntrNone;
+	G *gp = getg();
+	if (gp)
+		atomic_compare_exchange_strong(&gp->intr, &none, IntrKept);
+}
+
 void gclearinterrupt(void)
 {
 	atomic_store(&getg()->intr, 0);

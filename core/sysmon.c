@@ -182,7 +182,7 @@ static bool remind(void)
 	bool some = false, intr = atomic_exchange(&sched.intrpending, 0) != 0;
 	for (M *mp = atomic_load(&sched.allm); mp; mp = mp->alllink) {
 		G *gp = mp->curg;
-		if (intr && gp && atomic_load(&gp->intr)) {
+		if (intr && gp && atomic_load(&gp->intr) == IntrAsked) {
 			preemptm(mp);
 			some = true;
 		}

@@ -435,7 +435,10 @@ SHIM(int, pthread_mutex_trylock, pthread_mutex_t *pm)
 	if (likely(isours(kind))) {
 		if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE && owned(m))
 			return relock(m, kind);
-		return lock_fast(m) || lock_try(m, false) ? locked(m, 1) : EBUSY;
+		if (likely(lock_fast(m) || lock_try(m, false)))
+			return locked(m, 1);
+		goyieldasked();
+		return EBUSY;
 	}
 	if (kind < 0)
 		return EINVAL;

@@ -370,8 +370,10 @@ SHIM(int, pthread_rwlock_tryrdlock, pthread_rwlock_t *pl)
 		return sharedread(pl, (Limit){0}, false);
 	uint32_t v = load(l);
 	do {
-		if (!mayread(l, v))
+		if (!mayread(l, v)) {
+			goyieldasked();
 			return EBUSY;
+		}
 		if ((v & ReadersMax) == ReadersMax)
 			return EAGAIN;
 	} while (!cas(l, &v, v + 1));
@@ -408,8 +410,10 @@ SHIM(int, pthread_rwlock_trywrlock, pthread_rwlock_t *pl)
 		return sharedwrite(pl, (Limit){0}, false);
 	uint32_t v = load(l);
 	do {
-		if (!maywrite(v))
+		if (!maywrite(v)) {
+			goyieldasked();
 			return EBUSY;
+		}
 	} while (!cas(l, &v, v | Writer));
 	setwriter(l, selftid());
 	return 0;

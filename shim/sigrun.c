@@ -157,6 +157,10 @@ void siginterrupt_host(void *ctx)
 	}
 	deliver(ctx, &restart);
 	asynccancel();
+	/* A deferred request may have come after the last cancellation point's look: the wait
+	 * that it is about to begin must not miss it. */
+	if (cancelwanted())
+		gkeepinterrupt();
 }
 
 /* --- the kernel's handler --------------------------------------------------------------------------- */

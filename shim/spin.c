@@ -57,7 +57,10 @@ SHIM(int, pthread_spin_lock, pthread_spinlock_t *l)
 
 SHIM(int, pthread_spin_trylock, pthread_spinlock_t *l)
 {
-	return spin_try(spin(l)) ? 0 : EBUSY;
+	if (spin_try(spin(l)))
+		return 0;
+	goyieldasked();
+	return EBUSY;
 }
 
 SHIM(int, pthread_spin_unlock, pthread_spinlock_t *l)
