@@ -246,6 +246,13 @@ static bool choose(Thread *th, void *arg)
 bool route(const siginfo_t *info)
 {
 	struct choice c = {BIT(info->si_signo), NULL};
+	uint32_t tid = info->si_code == SI_TIMER ? timertarget(info->si_timerid) : 0;
+	if (tid) {
+		Thread *th = threadwithtid(tid);
+		if (th)
+			post(th, info);
+		return true;
+	}
 	do {
 		c.th = NULL;
 		threadseach(choose, &c);
