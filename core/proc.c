@@ -298,28 +298,6 @@ static void endslice(P *pp) NEEDS_P
 	unlock(&sched.lock);
 }
 
-/*
- * netpoll, with a look or two before it sleeps. On a busy server the next event is
- * some 10 us away, and to wake a sleeping thread costs more than that: it looks for
- * as long as waits have been short of late, and not at all when they are long.
- */
-static G *pollandsleep(int64_t delay, int64_t now, int32_t *n) MAY_RUN_WITHOUT_P
-{
-	enum { LOOK = 30000, SHORT = 60000 }; /* ns */
-	static _Atomic int64_t lastwait;      /* how long the last sleep, or look, was */
-	G *list = NULL;
-	bool look = (delay < 0 || delay > SHORT) &&
-		    atomic_load_explicit(&lastwait, memory_order_relaxed) < SHORT;
-	int64_t t = now;
-	while (look && !(list = netpoll(0, n)) && (t = nanotime()) - now < LOOK)
-		for (int i = 0; i < 20; i++)
-			procyield();
-	if (!list)
-		list = netpoll(delay, n);
-	atomic_store_explicit(&lastwait, nanotime() - now, memory_order_relaxed);
-	return list;
-}
-
 /* Finds a runnable goroutine; sleeps until there is one. */
 static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 {
@@ -421,7 +399,7 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 				until = again;
 			now = nanotime();
 			int64_t delay = until == FOREVER ? -1 : until > now ? until - now : 0;
-			G *list = pollandsleep(delay, now, &n);
+			G *list = netpoll(delay, &n);
 			atomic_store(&sched.polluntil, 0);
 			atomic_store(&sched.lastpoll, nanotime());
 			lock(&sched.lock);
