@@ -248,7 +248,7 @@ bool route(const siginfo_t *info)
 	struct choice c = {BIT(info->si_signo), NULL};
 	uint32_t tid = info->si_code == SI_TIMER ? timertarget(info->si_timerid) : 0;
 	if (tid) {
-		Thread *th = threadwithtid(tid);
+		Thread *th = threadwithtid(tid); /* NULL too for a timer that is deleted */
 		if (th)
 			post(th, info);
 		return true;

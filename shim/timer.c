@@ -13,9 +13,10 @@
 
 #include <stdatomic.h>
 
-enum { TIMERS = 4096, Claimed = 1 };
+enum { TIMERS = 4096, Claimed = 1, Deleted = 0x7ffffffe };
 
-/* tid 0: free. The rest is written between the claim and the tid. */
+/* tid 0: free. The rest is written between the claim and the tid. One that was deleted
+ * keeps its number, for signals of it that are still on their way: natively there are none. */
 static struct {
 	_Atomic uint32_t tid;
 	_Atomic int id;
@@ -33,11 +34,21 @@ uint32_t timertarget(int id)
 	return 0;
 }
 
-static bool remember(int id, uint32_t tid)
+/* The number is a new timer's. */
+static void forget(int id)
+{
+	uint32_t deleted = Deleted;
+	for (int i = 0; i < TIMERS; i++, deleted = Deleted)
+		if (atomic_load(&timers[i].tid) == Deleted && atomic_load(&timers[i].id) == id)
+			atomic_compare_exchange_strong(&timers[i].tid, &deleted, 0);
+}
+
+/* again: places of deleted timers may be taken as well. */
+static bool remember(int id, uint32_t tid, bool again)
 {
 	for (int i = 0; i < TIMERS; i++) {
 		uint32_t old = atomic_load(&timers[i].tid);
-		if (old && atomic_load(&timers[i].fork) == forkgen)
+		if (old && !(again && old == Deleted) && atomic_load(&timers[i].fork) == forkgen)
 			continue;
 		if (!atomic_compare_exchange_strong(&timers[i].tid, &old, Claimed))
 			continue;
@@ -54,13 +65,20 @@ SHIM(int, timer_create, clockid_t clock, struct sigevent *ev, timer_t *timer)
 	if (getg() && clock == CLOCK_THREAD_CPUTIME_ID)
 		pin();
 	uint32_t tid = ev && ev->sigev_notify == SIGEV_THREAD_ID ? (uint32_t)ev->_sigev_un._tid : 0;
-	if (!tid || !threadwithtid(tid))
-		return real.timer_create(clock, ev, timer);
+	if (!tid || !threadwithtid(tid)) {
+		int plain = real.timer_create(clock, ev, timer);
+		if (plain == 0 && getg())
+			forget((int)(intptr_t)*timer);
+		return plain;
+	}
 	struct sigevent process = *ev;
 	process.sigev_notify = SIGEV_SIGNAL;
 	int r = real.timer_create(clock, &process, timer);
 	/* libc's value for it is the kernel's own. */
-	if (r == 0 && !remember((int)(intptr_t)*timer, tid)) {
+	int id = r == 0 ? (int)(intptr_t)*timer : 0;
+	if (r == 0)
+		forget(id);
+	if (r == 0 && !remember(id, tid, false) && !remember(id, tid, true)) {
 		real.timer_delete(*timer);
 		errno = EAGAIN;
 		return -1;
@@ -73,6 +91,6 @@ SHIM(int, timer_delete, timer_t timer)
 	int r = real.timer_delete(timer), id = (int)(intptr_t)timer;
 	for (int i = 0; r == 0 && i < TIMERS; i++)
 		if (atomic_load(&timers[i].tid) > Claimed && atomic_load(&timers[i].id) == id)
-			atomic_store(&timers[i].tid, 0);
+			atomic_store(&timers[i].tid, Deleted);
 	return r;
 }
