@@ -98,7 +98,7 @@ uint64_t kmaskfor(uint64_t mask)
 	return (sigbasekmask() & ~CALLSIGS) | (mask & CALLSIGS);
 }
 
-static int queue(Thread *th, const siginfo_t *info, bool routed);
+static int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid);
 
 void setmask(Thread *th, uint64_t m)
 {
@@ -120,7 +120,7 @@ void setmask(Thread *th, uint64_t m)
 		masksync();
 	siginfo_t info;
 	while (take(&process, ~m, &info))
-		queue(th, &info, true);
+		queue(th, &info, true, 0);
 	if (atomic_load(&th->pending) & ~m)
 		ginterrupt(th->gp);
 }
@@ -146,11 +146,13 @@ uint64_t sigbasekmask(void)
 
 /* --- posting --------------------------------------------------------------------------------- */
 
-static int queue(Thread *th, const siginfo_t *info, bool routed)
+/* tid: only while the record is that thread's (0: whoever's). */
+static int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid)
 {
 	int sig = info->si_signo;
 	SigLocked l = siglock();
-	if (routed && th->exiting) { /* it was chosen, and has routed what it had */
+	if (((routed || tid) && th->exiting) ||
+	    (tid && th->tid != tid)) { /* it was chosen, and has routed what it had */
 		sigunlock(l);
 		return ESRCH;
 	}
@@ -183,7 +185,7 @@ static int queue(Thread *th, const siginfo_t *info, bool routed)
 
 int post(Thread *th, const siginfo_t *info)
 {
-	return queue(th, info, false);
+	return queue(th, info, false, 0);
 }
 
 /* Takes a pending signal of `set` from th's queue. */
@@ -250,7 +252,7 @@ bool route(const siginfo_t *info)
 	if (tid) {
 		Thread *th = threadwithtid(tid); /* NULL too for a timer that is deleted */
 		if (th)
-			post(th, info);
+			queue(th, info, false, tid);
 		return true;
 	}
 	do {
@@ -258,7 +260,7 @@ bool route(const siginfo_t *info)
 		threadseach(choose, &c);
 		if (!c.th)
 			return false;
-	} while (queue(c.th, info, true) == ESRCH);
+	} while (queue(c.th, info, true, 0) == ESRCH);
 	return true;
 }
 
