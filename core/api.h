@@ -104,6 +104,8 @@ int setgomaxprocs(int n); /* stops the world; 0, -EINVAL (1 to 1024), -EAGAIN (n
 /* The caller failed to get something and may try again in a loop: yields if its slice is over. SIGURG can't do it to
  * a loop that is practically always in this library. */
 void goyieldasked(void);
+/* The caller, an event loop, asks for events without waiting: yields now and then, if others wait for its P. */
+void goturn(void);
 void gosched(void); /* yields: puts the caller on the global run queue */
 /* Moves the caller, unless it is wired, off main's kernel thread: the one that cannot end. */
 void leavemain(void);

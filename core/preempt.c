@@ -131,14 +131,9 @@ void sigresume(void *ctx)
 
 static void preempt_m(G *gp)
 {
-	M *mp = getg()->m;
 	check_g0();
-	casgstatus(gp, Grunning, Grunnable);
-	dropg(mp);
 	atomic_fetch_add_explicit(&sched.npreempted, 1, memory_order_relaxed);
-	lock(&sched.lock);
-	globrunqput_locked(gp);
-	unlock(&sched.lock);
+	putlast(gp);
 	schedule();
 }
 

@@ -128,6 +128,8 @@ struct P {
 	G *_Atomic runnext;
 	_Atomic bool preempt;  /* its goroutine is asked to yield */
 	_Atomic bool longcall; /* Psyscall: the call is expected to last; take the P at once */
+	/* goturn, owner only: turns that the goroutine of turntick (a schedtick) has had. */
+	uint32_t turns, turntick;
 	/* Finished Gs, owner only; overflow goes to sched.gfree. */
 	G *gfree;
 	int32_t ngfree;
@@ -279,6 +281,7 @@ void goready(G *gp, bool next); /* after wakeclaim; caller may be foreign, g0, o
 void mcall(void (*fn)(G *gp));
 void execute(G *gp, bool inherittime) ON_G0 NEEDS_P noreturn_fn;
 void dropg(M *mp);
+void putlast(G *gp) ON_G0;           /* the running gp to the end of the global queue */
 void setkmask(M *mp, uint64_t mask); /* caller is mp */
 
 /* asm.S */

@@ -42,12 +42,15 @@ static long waitfds(Wait *w, int64_t deadline)
 	long r;
 
 	testcancel();
-	if (deadline == 0)
+	if (deadline == 0) {
+		goturn();
 		return w->ask(w, NULL, true);
+	}
 	for (;;) {
 		if (inkernel || maywaitinkernel()) {
 			r = w->ask(w, timeleft(deadline, &ts), false);
 		} else {
+			goturn();
 			if (!w->judged && (r = w->ask(w, NULL, true)) != 0)
 				return r;
 			w->judged = true;
