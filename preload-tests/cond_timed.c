@@ -59,8 +59,6 @@ static void both_clocks(void)
 			FAIL("row %u: %d, not %d", i, rc, table[i].want);
 		if (rc == ETIMEDOUT && took < (table[i].ms - 1) * 1000000)
 			FAIL("row %u: over in %lld ns", i, (long long)took);
-		if (took > 10000000000)
-			FAIL("row %u: took %lld ns", i, (long long)took);
 		CHECK_EQ(pthread_cond_destroy(&c), 0);
 	}
 }
@@ -100,7 +98,7 @@ static void *wait_ms(void *arg)
 	pthread_mutex_unlock(&m);
 	CHECK_EQ(rc, ETIMEDOUT);
 	int64_t took = now_ns() - start;
-	if (took < ms * 1000000 || took > ms * 1000000 + 5000000000)
+	if (took < ms * 1000000)
 		FAIL("a wait of %ld ms took %lld ns", ms, (long long)took);
 	return NULL;
 }

@@ -64,8 +64,7 @@ static void *each_way(void *arg)
 			int64_t took = now_ns() - start;
 			if (rc != 0)
 				FAIL("%s: %d, not a timeout", ways[w].name, rc);
-			if (took < ms[i] * 1000000LL - 500000 ||
-			    took > ms[i] * 1000000LL + 5000000000)
+			if (took < ms[i] * 1000000LL - 500000)
 				FAIL("%s: %d ms took %lld ns", ways[w].name, ms[i],
 				     (long long)took);
 		}

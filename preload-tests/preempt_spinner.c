@@ -1,11 +1,11 @@
 /*
  * Loops without calls: a thread that spins on a flag must not keep from running whoever sets it,
  * with fewer processors than spinners, whichever of them is main. Only preemption helps here.
+ *
+ * Nothing is timed: the spinners go on until the one that waits has run, so that a case which comes to its
+ * end has shown what it says, and one that is not preempted never ends.
  */
 #include "test.h"
-
-/* A woken thread may have to wait for the slices of all spinners, on a machine that is busy already. */
-enum { LATEST = 20000 };
 
 static int flag, started;
 
@@ -25,13 +25,10 @@ static void main_sets_it_after_a_sleep(void)
 		flag = started = 0;
 		for (unsigned i = 0; i < COUNT(t); i++)
 			t[i] = spawn(spin, NULL);
-		/* Each gets its turn although those before it spin. */
-		CHECK(wait_for(&started, COUNT(t), 20000));
-		int64_t start = now_ms();
-		sleep_ms(20);
-		int64_t late = now_ms() - start - 20;
-		if (late > LATEST)
-			FAIL("a sleep of 20 ms was %lld ms late among spinners", (long long)late);
+		/* Each gets its turn although those before it spin, and so does the sleeper. */
+		do
+			sleep_ms(20);
+		while (__atomic_load_n(&started, __ATOMIC_ACQUIRE) != (int)COUNT(t));
 		__atomic_store_n(&flag, 1, __ATOMIC_RELEASE);
 		for (unsigned i = 0; i < COUNT(t); i++)
 			join(t[i]);
@@ -99,7 +96,6 @@ static void *echo(void *arg)
 static void wakeups_among_spinners(void)
 {
 	pthread_t t[6], e;
-	int64_t longest = 0;
 	char c = 'x';
 
 	flag = started = 0;
@@ -107,15 +103,11 @@ static void wakeups_among_spinners(void)
 	e = spawn(echo, NULL);
 	for (unsigned i = 0; i < COUNT(t); i++)
 		t[i] = spawn(spin, NULL);
-	for (int i = 0; i < 5; i++) {
-		int64_t start = now_ms();
+	for (int i = 0; i < 5 || __atomic_load_n(&started, __ATOMIC_ACQUIRE) != (int)COUNT(t);
+	     i++) {
 		CHECK_EQ(write(fds[0][1], &c, 1), 1);
 		CHECK_EQ(read(fds[1][0], &c, 1), 1);
-		int64_t took = now_ms() - start;
-		longest = took > longest ? took : longest;
 	}
-	if (longest > LATEST)
-		FAIL("an echo took %lld ms among spinners", (long long)longest);
 	__atomic_store_n(&flag, 1, __ATOMIC_RELEASE);
 	for (unsigned i = 0; i < COUNT(t); i++)
 		join(t[i]);
@@ -134,7 +126,7 @@ static void *count_work(void *arg)
 	int64_t *mine = arg;
 
 	while (!__atomic_load_n(&flag, __ATOMIC_RELAXED))
-		++*mine;
+		__atomic_store_n(mine, *mine + 1, __ATOMIC_RELAXED);
 	return NULL;
 }
 
@@ -146,13 +138,16 @@ static void spinners_share(void)
 	memset(work, 0, sizeof work);
 	for (unsigned i = 0; i < COUNT(work); i++)
 		t[i] = spawn(count_work, &work[i]);
-	sleep_ms(500);
+	/* More than once: each gets its turn again. */
+	for (int round = 0; round < 5; round++)
+		for (unsigned i = 0; i < COUNT(work); i++) {
+			int64_t before = __atomic_load_n(&work[i], __ATOMIC_RELAXED);
+			while (__atomic_load_n(&work[i], __ATOMIC_RELAXED) == before)
+				sleep_ms(5);
+		}
 	__atomic_store_n(&flag, 1, __ATOMIC_RELEASE);
-	for (unsigned i = 0; i < COUNT(work); i++) {
+	for (unsigned i = 0; i < COUNT(work); i++)
 		join(t[i]);
-		if (work[i] == 0)
-			FAIL("spinner %u did nothing in 500 ms", i);
-	}
 }
 
 /* A tight loop of two instructions, and one of nothing but a jump in assembly. */
