@@ -6,10 +6,8 @@
 
 #include "tls.h"
 
+/* libc's bits in the word of state. */
 enum {
-	/* glibc 2.36's place for the state; tlsprobe refuses to start on any other. */
-	CANCELOFFSET = 0x308,
-	/* Its bits. */
 	CancelDisabled = 1,
 	CancelAsync = 2,
 	CancelCanceling = 4,

@@ -35,8 +35,9 @@ static inline void *selfblock(void)
 	return p;
 }
 
-/* glibc 2.36's offset of the tid; tlsprobe refuses to start on any other. */
-enum { TIDOFFSET = 0x2d0 };
+/* glibc 2.36's offsets of the tid and of the state of cancellation (cancel.h), constants for the
+ * sake of one instruction; tlsprobe refuses to start on any others. */
+enum { TIDOFFSET = 0x2d0, CANCELOFFSET = 0x308 };
 
 /* The thread id that identifies an owner: of a goroutine its own, outside the
  * kernel's range; of others the kernel's. */
@@ -47,11 +48,11 @@ static inline uint32_t selftid(void)
 	return t;
 }
 
-/* The calling thread's word of cancellation state (cancel.h). */
+/* The calling thread's word of cancellation state. */
 static inline int selfcancelword(void)
 {
 	int w;
-	__asm__ volatile("movl %%fs:0x308, %0" : "=r"(w));
+	__asm__ volatile("movl %%fs:%c1, %0" : "=r"(w) : "i"(CANCELOFFSET));
 	return w;
 }
 
