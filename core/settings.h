@@ -15,6 +15,7 @@ typedef struct Debug {
 	bool scheddetail;
 	bool storm;          /* preempt everything every 100 us */
 	bool exitstats;      /* one line of counters at exit */
+	bool nofsgsbase;     /* as if user code could not write FS base */
 	int64_t slice;       /* ns before a runner is preempted */
 	int64_t sysmon;      /* ns, longest tick while there is work; 0: default */
 	int64_t maxm;        /* kernel threads that run goroutines, at most */

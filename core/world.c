@@ -114,7 +114,7 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 {
 	if (schedstarted())
 		throw("schedinit: started twice");
-	have_fsgsbase = host.fsgsbase;
+	have_fsgsbase = host.fsgsbase && !debug.nofsgsbase;
 	if (membarrierregister() < 0)
 		return -ENOSYS;
 	lockinit(&sched.lock, RankSched);

@@ -2,9 +2,9 @@
  * What every preload test shares: checks, a table of cases, and a bound on time.
  *
  * A preload test is an ordinary program that knows nothing of goshim: it passes on plain glibc
- * first, and then has to pass again with the library preloaded. Two things are learned from the
- * environment, both set by the runner: GOSHIM_TEST_MODE (plain, p1, pN, storm) chooses counts, and
- * whether to insist that threads were goroutines.
+ * first, and then has to pass again with the library preloaded. GOSHIM_TEST_MODE in the environment,
+ * set by the runner (plain, or one of its other modes), chooses counts, and whether to insist that
+ * threads were goroutines.
  *
  * Output goes through write(2) rather than stdio, which several tests have on the operating table.
  * Time is bounded by the runner, or, when a test is started by hand, by a process of its own that
@@ -41,8 +41,6 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-enum test_mode { MODE_PLAIN, MODE_P1, MODE_PN, MODE_STORM };
-
 struct test_case {
 	const char *name;
 	void (*run)(void);
@@ -52,20 +50,11 @@ struct test_case {
 static int test_failures;
 static const char *test_skipped;
 
-static inline enum test_mode test_mode(void)
-{
-	static const char *const names[] = {"plain", "p1", "pN", "storm"};
-	const char *mode = getenv("GOSHIM_TEST_MODE");
-
-	for (unsigned i = 0; mode && i < COUNT(names); i++)
-		if (strcmp(mode, names[i]) == 0)
-			return (enum test_mode)i;
-	return MODE_PLAIN;
-}
-
 static inline int under_shim(void)
 {
-	return test_mode() != MODE_PLAIN;
+	const char *mode = getenv("GOSHIM_TEST_MODE");
+
+	return mode && strcmp(mode, "plain") != 0;
 }
 
 /* A count for plain glibc (where a thread is a kernel thread) and one for goroutines. */

@@ -61,6 +61,11 @@ static void setexitstats(int64_t v)
 	debug.exitstats = v != 0;
 }
 
+static void setnofsgsbase(int64_t v)
+{
+	debug.nofsgsbase = v != 0;
+}
+
 static void setslice(int64_t v)
 {
 	debug.slice = v * 1000;
@@ -90,6 +95,7 @@ static const struct Key keys[] = {
     {"sysmon", 100, 1000000, "us of sysmon's longest tick, 100 to 1000000", setsysmon},
     {"maxthreads", 8, 100000, "kernel threads at most, 8 to 100000", setmaxm},
     {"kernelwaits", 0, 10000, "threads that may wait in the kernel itself, 0 to 10000", setkblock},
+    {"nofsgsbase", 0, 1, "0 or 1", setnofsgsbase},
 };
 
 /* The names of all keys, for the message. */

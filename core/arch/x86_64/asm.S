@@ -13,7 +13,8 @@
 
 	.text
 
-/* Writes %rax to FS base; clobbers rcx rdx r11, rsi rdi are kept. */
+/* Writes %rax to FS base: by the instruction, or where the CPU or the kernel
+ * hasn't it by the system call. Clobbers rax rcx r8 r9 r11. */
 .macro SETFS
 	cmpb $0, have_fsgsbase(%rip)
 	je 90f
