@@ -19,11 +19,9 @@ int64_t nanotime(void);
 void osyield(void);
 void usleep_os(uint32_t us);
 int gettid_os(void);
-/* Zeroed pages; NULL when memory is short. `sysreserve`d memory is NORESERVE and
- * PROT_READ|WRITE: untouched pages cost nothing. */
+/* Zeroed pages; NULL when memory is short. */
 void *sysalloc(size_t n);
 void sysfree(void *p, size_t n);
-void *sysreserve(size_t n);
 /* Address space without access rights, to be opened piece by piece: what is
  * closed counts against no limit but RLIMIT_AS, and mlockall does not fill it. */
 void *sysreserveclosed(size_t n);

@@ -113,11 +113,6 @@ void sysfree(void *p, size_t n)
 	sys2(SYS_munmap, (long)p, (long)n);
 }
 
-void *sysreserve(size_t n)
-{
-	return map(NULL, n, PROT_READ | PROT_WRITE, MAP_NORESERVE);
-}
-
 void *sysreserveclosed(size_t n)
 {
 	return map(NULL, n, PROT_NONE, MAP_NORESERVE);

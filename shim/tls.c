@@ -262,7 +262,8 @@ typedef union DtvEntry {
  */
 enum { KEEP = 256, MANY = 16384 };
 static struct {
-	char *base, *end;
+	char *base, *end; /* reserved; of it is open, for reading and writing, */
+	char *open;       /* what lies below */
 	_Atomic(char *) brk;
 	size_t stride;
 	_Atomic uint32_t lock;
@@ -309,6 +310,11 @@ static BlockTail *blocktail(void *block)
 	return (BlockTail *)((char *)blockextra(block) + BLOCKEXTRA - sizeof(BlockTail));
 }
 
+static size_t pageup(size_t n)
+{
+	return (n + 4095) & ~(size_t)4095;
+}
+
 static bool arenainit(void)
 {
 	size_t below = (tls.statictls - tls.size + tls.align - 1) & ~(tls.align - 1);
@@ -316,23 +322,45 @@ static bool arenainit(void)
 	arena.stride = (below + above + tls.align - 1) & ~(tls.align - 1);
 	/* Room for millions; less where address space is limited (ulimit -v). */
 	for (size_t n = 64ul << 30; n >= 16ul << 20; n >>= 2) {
-		long r = sys6(SYS_mmap, 0, (long)n, 3, 0x4022 /* PRIVATE|ANON|NORESERVE */, -1, 0);
+		size_t tables = pageup(n / arena.stride * sizeof *arena.raws);
+		long r = sys6(SYS_mmap, 0, (long)(n + 2 * tables), 0 /* PROT_NONE */,
+			      0x4022 /* PRIVATE|ANON|NORESERVE */, -1, 0);
 		if (r < 0 && r > -4096)
 			continue;
-		arena.base = (char *)r;
+		arena.base = arena.open = (char *)r;
 		arena.end = arena.base + n;
+		arena.raws = (uint32_t *)arena.end;
+		arena.israw = (uint8_t *)arena.end + tables;
 		/* Blocks are small and scattered over time: huge pages would waste memory. */
 		sys3(SYS_madvise, r, (long)n, 15 /* MADV_NOHUGEPAGE */);
 		atomic_store(&arena.brk, arena.base);
-		size_t blocks = n / arena.stride;
-		r = sys6(SYS_mmap, 0, (long)(blocks * 5), 3, 0x4022, -1, 0);
-		if (r > 0 || r < -4096) {
-			arena.raws = (uint32_t *)r;
-			arena.israw = (uint8_t *)(arena.raws + blocks);
-		}
 		return true;
 	}
 	return false;
+}
+
+static bool openmemory(void *p, size_t n)
+{
+	return sys3(SYS_mprotect, (long)p, (long)pageup(n), 3 /* read, write */) == 0;
+}
+
+/*
+ * Opens room for more blocks, and the tables for as many. Not all at once:
+ * what is open is filled by mlockall, walked for a core file, and counted by limits.
+ */
+static bool arenagrow(void)
+{
+	size_t had = (size_t)(arena.open - arena.base);
+	size_t n = pageup(had / 8 + (256 << 10));
+	if (n > (size_t)(arena.end - arena.open))
+		n = (size_t)(arena.end - arena.open);
+	size_t blocks = (had + n) / arena.stride;
+	if (n < arena.stride || !openmemory(arena.open, n) ||
+	    !openmemory(arena.raws, blocks * sizeof *arena.raws) ||
+	    !openmemory(arena.israw, blocks))
+		return false;
+	arena.open += n;
+	return true;
 }
 
 /* A zeroed block at its place in the arena, without TLS; NULL: full. */
@@ -353,7 +381,7 @@ static void *blockfresh(void)
 		return raw + below;
 	}
 	char *at = atomic_load(&arena.brk);
-	if (at + arena.stride > arena.end) {
+	if (at + arena.stride > arena.open && !arenagrow()) {
 		poolunlock();
 		return NULL;
 	}
@@ -487,7 +515,7 @@ static void makeraw(void *block)
 void blocktrim(void)
 {
 	uint32_t n = 0;
-	while (arena.npool > KEEP && arena.raws) { /* a hint; looked at again under the lock */
+	while (arena.npool > KEEP) { /* a hint; looked at again under the lock */
 		poollock();
 		void *block = arena.npool > KEEP ? arena.pool : NULL;
 		if (block) {
