@@ -120,6 +120,33 @@ void lockOSThreadForever(void);
 M *acquirem(void);
 void releasem(M *mp);
 
+/*
+ * The same for any caller: what takes a lock of the runtime's, or of the shim's that spins,
+ * holds it within a section. On a foreign thread no signal comes meanwhile: its handler could
+ * want the lock that it has interrupted.
+ */
+typedef struct Section {
+	M *mp;         /* NULL: a foreign thread */
+	uint64_t mask; /* its signal mask */
+} Section;
+uint64_t
+maskall(void); /* blocks all signals of the calling kernel thread; what it blocked before */
+void maskback(uint64_t mask);
+static inline Section sectionenter(void)
+{
+	Section s = {acquirem(), 0};
+	if (unlikely(!s.mp))
+		s.mask = maskall();
+	return s;
+}
+static inline void sectionleave(Section s)
+{
+	if (likely(s.mp))
+		releasem(s.mp);
+	else
+		maskback(s.mask);
+}
+
 /* A system call without libc: the kernel's result, -errno included. */
 static inline long rawsyscall(long nr, long a, long b, long c, long d, long e, long f)
 {

@@ -138,11 +138,8 @@ static void gpeak(int64_t live)
 G *newproc(void (*fn)(void *), void *arg, void *tls, void *hostg, uintptr_t stacklo,
 	   uintptr_t stackhi) UNCHECKED_ROLES
 {
-	uint64_t all = ~0ull, old = 0;
-	M *mp = acquirem();
-	if (!mp)
-		sys4(14, 2, (long)&all, (long)&old, 8);
-	P *pp = mp ? getp(mp) : NULL;
+	Section s = sectionenter();
+	P *pp = s.mp ? getp(s.mp) : NULL;
 	G *gp = gfget(pp);
 	if (gp) {
 		gp->goid = atomic_fetch_add_explicit(&sched.goidgen, 1, memory_order_relaxed) + 1;
@@ -180,10 +177,7 @@ G *newproc(void (*fn)(void *), void *arg, void *tls, void *hostg, uintptr_t stac
 		}
 		wakep();
 	}
-	if (mp)
-		releasem(mp);
-	else
-		sys4(14, 2, (long)&old, 0, 8);
+	sectionleave(s);
 	return gp;
 }
 

@@ -2,9 +2,8 @@
  * lock.h - runtime locks and notes, on futexes (lock_futex.c).
  *
  * Lock: a mutex for the runtime's own data, held for a few hundred
- * instructions, never across a park. The caller is on g0, or between
- * acquirem and releasem, or a foreign thread with all signals blocked; so no
- * signal handler can want the lock that it interrupted. In debug builds
+ * instructions, never across a park. The caller is on g0 or in a section
+ * (sectionenter); so no signal handler can want the lock that it interrupted. In debug builds
  * (GOSHIM_DEBUG) every lock has a rank (lockrank.h) and acquiring against the
  * order throws.
  *

@@ -119,6 +119,20 @@ void releasem(M *mp)
 	atomic_store_explicit(&mp->locks, locks - 1, memory_order_relaxed);
 }
 
+enum { SETMASK = 2 };
+
+uint64_t maskall(void)
+{
+	uint64_t all = ~0ull, old = 0;
+	sys4(14 /* rt_sigprocmask */, SETMASK, (long)&all, (long)&old, 8);
+	return old;
+}
+
+void maskback(uint64_t mask)
+{
+	sys4(14, SETMASK, (long)&mask, 0, 8);
+}
+
 /* --- switching ---------------------------------------------------------------- */
 
 void mcall(void (*fn)(G *gp))
@@ -143,9 +157,8 @@ void dropg(M *mp)
 
 void setkmask(M *mp, uint64_t mask)
 {
-	enum { SETMASK = 2 };
 	mp->kmask = mask;
-	sys4(14 /* rt_sigprocmask */, SETMASK, (long)&mask, 0, 8);
+	maskback(mask);
 }
 
 /* Runs gp on this M. inherittime: it goes on with the slice of the last one. */
@@ -507,30 +520,18 @@ bool wakeclaim(G *gp, uint32_t why)
  * without a P puts it on the global queue. */
 void goready(G *gp, bool next) UNCHECKED_ROLES
 {
-	G *self = getg();
-	if (self) {
-		M *mp = acquirem();
-		P *pp = getp(mp);
-		casgstatus(gp, Gwaiting, Grunnable);
-		if (pp) {
-			runqput(pp, gp, next);
-			wakep();
-			releasem(mp);
-			return;
-		}
-		releasem(mp);
+	Section s = sectionenter();
+	P *pp = s.mp ? getp(s.mp) : NULL;
+	casgstatus(gp, Gwaiting, Grunnable);
+	if (pp) {
+		runqput(pp, gp, next);
 	} else {
-		casgstatus(gp, Gwaiting, Grunnable);
+		lock(&sched.lock);
+		globrunqput_locked(gp);
+		unlock(&sched.lock);
 	}
-	uint64_t all = ~0ull, old = 0;
-	if (!self) /* a handler on this thread must not want the lock we hold */
-		sys4(14, 2, (long)&all, (long)&old, 8);
-	lock(&sched.lock);
-	globrunqput_locked(gp);
-	unlock(&sched.lock);
 	wakep();
-	if (!self)
-		sys4(14, 2, (long)&old, 0, 8);
+	sectionleave(s);
 }
 
 /* --- parking -------------------------------------------------------------------- */

@@ -32,8 +32,7 @@
  * again; semaready makes good for it (unclaim).
  *
  * Foreign kernel threads wait on a futex word in their Sudog, and change state
- * under the lock only. They block all signals while they hold it, since a
- * handler may want it, and sleep with the caller's own mask.
+ * under the lock only. They sleep with the caller's own signal mask.
  */
 #include "runtime.h"
 
@@ -157,34 +156,6 @@ static void dequeue(Bucket *b, Sudog *s)
 			b->heads = s->nextaddr;
 	}
 	s->next = s->prev = NULL;
-}
-
-/* --- callers ----------------------------------------------------------------------- */
-
-/* A caller inside a section in which it may take runtime locks. */
-typedef struct Section {
-	M *mp;         /* NULL: a foreign thread */
-	uint64_t mask; /* its signal mask */
-} Section;
-
-enum { SigSetMask = 2 };
-
-static Section enter(void)
-{
-	uint64_t all = ~(uint64_t)0;
-	Section c = {acquirem(), 0};
-
-	if (c.mp == NULL)
-		sys4(SYS_rt_sigprocmask, SigSetMask, (long)&all, (long)&c.mask, sizeof(all));
-	return c;
-}
-
-static void leave(Section c)
-{
-	if (c.mp != NULL)
-		releasem(c.mp);
-	else
-		sys4(SYS_rt_sigprocmask, SigSetMask, (long)&c.mask, 0, sizeof(c.mask));
 }
 
 /* --- claims -------------------------------------------------------------------------- */
@@ -330,13 +301,13 @@ static int foreignwait(Sudog *s, int64_t deadline, int flags)
 			return 0;
 		if (r == -EINTR && (flags & ParkIntr) == 0)
 			continue;
-		c = enter();
+		c = sectionenter();
 		if (!leavequeue(s)) {
-			leave(c);
+			sectionleave(c);
 			return r;
 		}
 		/* Chosen just now: the waker is still to write to s. */
-		leave(c);
+		sectionleave(c);
 		while (foreignsleep(&s->woken, FOREVER) != 0)
 			;
 		return 0;
@@ -353,16 +324,16 @@ static int gowait(Sudog *s, Bucket *b, WaitReason why, int64_t deadline, int fla
 	by = gopark(unlockbucket, &b->lock, why, deadline);
 	if (by == WakeReady)
 		return 0;
-	c = enter();
+	c = sectionenter();
 	leavequeue(s);
-	leave(c);
+	sectionleave(c);
 	return by == WakeTimeout ? -ETIMEDOUT : -EINTR;
 }
 
 int semapark(const void *addr, bool (*check)(void *arg), void (*leavefn)(void *arg), void *arg,
 	     uint64_t tag, WaitReason why, int64_t deadline, int flags)
 {
-	Section c = enter();
+	Section c = sectionenter();
 	Bucket *b = bucketof(addr);
 	Sudog s;
 	int r = 0;
@@ -377,7 +348,7 @@ int semapark(const void *addr, bool (*check)(void *arg), void (*leavefn)(void *a
 	}
 	if (r != 0) {
 		unlock(&b->lock);
-		leave(c);
+		sectionleave(c);
 		return r;
 	}
 	s.gp = c.mp != NULL ? getg() : NULL;
@@ -390,7 +361,7 @@ int semapark(const void *addr, bool (*check)(void *arg), void (*leavefn)(void *a
 	if (s.gp != NULL)
 		return gowait(&s, b, why, deadline, flags);
 	unlock(&b->lock);
-	leave(c);
+	sectionleave(c);
 	return foreignwait(&s, deadline, flags);
 }
 
@@ -399,7 +370,7 @@ int semapark(const void *addr, bool (*check)(void *arg), void (*leavefn)(void *a
 int semaready(const void *addr, int n, int (*pick)(void *arg, uint64_t tag),
 	      void (*done)(void *arg, int woken, int left), void *arg, int flags)
 {
-	Section c = enter();
+	Section c = sectionenter();
 	Bucket *b = bucketof(addr);
 	Sudog *list = NULL, **tail = &list, *head;
 	int woken;
@@ -413,7 +384,7 @@ int semaready(const void *addr, int n, int (*pick)(void *arg, uint64_t tag),
 	}
 	unlock(&b->lock);
 	readyall(list, flags);
-	leave(c);
+	sectionleave(c);
 	return woken;
 }
 
@@ -434,7 +405,7 @@ static void unlockboth(Bucket *a, Bucket *b)
 int semarequeue(const void *from, const void *to, int nwake, int nmove, bool (*check)(void *arg),
 		void *arg, int *moved)
 {
-	Section c = enter();
+	Section c = sectionenter();
 	Bucket *bf = bucketof(from), *bt = bucketof(to);
 	Sudog *list = NULL, **tail = &list, *s;
 	int woken, n = 0;
@@ -442,7 +413,7 @@ int semarequeue(const void *from, const void *to, int nwake, int nmove, bool (*c
 	lockboth(bf, bt);
 	if (check != NULL && !check(arg)) {
 		unlockboth(bf, bt);
-		leave(c);
+		sectionleave(c);
 		return -EAGAIN;
 	}
 	woken = take(bf, from, nwake, NULL, NULL, &tail);
@@ -457,13 +428,13 @@ int semarequeue(const void *from, const void *to, int nwake, int nmove, bool (*c
 	if (moved != NULL)
 		*moved = n;
 	readyall(list, 0);
-	leave(c);
+	sectionleave(c);
 	return woken;
 }
 
 int semawaiters(const void *addr)
 {
-	Section c = enter();
+	Section c = sectionenter();
 	Bucket *b = bucketof(addr);
 	Sudog *head;
 	int n;
@@ -472,7 +443,7 @@ int semawaiters(const void *addr)
 	head = headof(b, addr);
 	n = head != NULL ? head->n : 0;
 	unlock(&b->lock);
-	leave(c);
+	sectionleave(c);
 	return n;
 }
 

@@ -181,20 +181,29 @@ static void *real_thread(void *arg)
 	return (void *)((intptr_t)arg + 1);
 }
 
-static void made_by_the_real_function(void)
+static pthread_t really_spawn(void *(*fn)(void *), void *arg)
 {
 	void *libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
 	int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-	pthread_t t[8], own[8];
+	pthread_t t;
 
 	REQUIRE(libc);
 	create = (__typeof__(create))(uintptr_t)dlsym(libc, "pthread_create");
 	REQUIRE(create);
+	REQUIRE_OK(create(&t, NULL, fn, arg));
+	dlclose(libc);
+	return t;
+}
+
+static void made_by_the_real_function(void)
+{
+	pthread_t t[8], own[8];
+
 	setup();
 	for (unsigned i = 0; i < COUNT(own); i++)
 		own[i] = spawn(contend, NULL);
 	for (unsigned i = 0; i < COUNT(t); i++)
-		REQUIRE_OK(create(&t[i], NULL, real_thread, (void *)(intptr_t)i));
+		t[i] = really_spawn(real_thread, (void *)(intptr_t)i);
 	/* join meets a pthread_t that isn't one of its own. */
 	for (unsigned i = 0; i < COUNT(t); i++)
 		CHECK_EQ((intptr_t)join(t[i]), i + 1);
@@ -202,7 +211,71 @@ static void made_by_the_real_function(void)
 		join(own[i]);
 	CHECK_EQ(count, 50 * (int)COUNT(t) + 500 * (int)COUNT(own));
 	end();
-	dlclose(libc);
+}
+
+/* A handler on a foreign thread makes the call that it has interrupted. */
+static int target, foreign, stop, handled;
+
+static void *be_named(void *arg)
+{
+	if (arg)
+		__atomic_store_n(&target, gettid(), __ATOMIC_RELEASE);
+	while (sem_wait(&sem) != 0)
+		;
+	return NULL;
+}
+
+static void on_usr1(int sig)
+{
+	(void)sig;
+	if (tgkill(getpid(), target, 0) != 0)
+		_exit(1);
+	__atomic_add_fetch(&handled, 1, __ATOMIC_RELEASE);
+}
+
+static void *names_it(void *arg)
+{
+	sigset_t usr1;
+	int n = 0;
+
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	CHECK_EQ(pthread_sigmask(SIG_UNBLOCK, &usr1, NULL), 0);
+	__atomic_store_n(&foreign, gettid(), __ATOMIC_RELEASE);
+	for (; !__atomic_load_n(&stop, __ATOMIC_ACQUIRE); n++)
+		CHECK_EQ(tgkill(getpid(), target, 0), 0);
+	CHECK(n > 0);
+	return arg;
+}
+
+static void a_handler_makes_the_same_call(void)
+{
+	struct sigaction sa = {.sa_handler = on_usr1, .sa_flags = SA_RESTART};
+	pthread_t t[300];
+
+	setup();
+	target = foreign = stop = handled = 0;
+	REQUIRE(sigaction(SIGUSR1, &sa, NULL) == 0);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(be_named, i == 0 ? &t[0] : NULL);
+	while (!__atomic_load_n(&target, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	pthread_t f = really_spawn(names_it, NULL);
+	while (!__atomic_load_n(&foreign, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	for (int i = 1; i <= 500; i++) {
+		CHECK_EQ(tgkill(getpid(), foreign, SIGUSR1), 0);
+		while (__atomic_load_n(&handled, __ATOMIC_ACQUIRE) != i)
+			sched_yield();
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	join(f);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		sem_post(&sem);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+	signal(SIGUSR1, SIG_DFL);
+	end();
 }
 
 static const struct test_case cases[] = {
@@ -210,6 +283,7 @@ static const struct test_case cases[] = {
     {"asynchronous_io", asynchronous_io},
     {"asynchronous_lookup", asynchronous_lookup},
     {"made_by_the_real_function", made_by_the_real_function},
+    {"a_handler_makes_the_same_call", a_handler_makes_the_same_call},
 };
 
 TEST_MAIN(cases)

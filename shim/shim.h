@@ -9,8 +9,28 @@
 #ifndef GOSHIM_SHIM_H
 #define GOSHIM_SHIM_H
 
+#include <stdatomic.h>
+
 #include "api.h"
 #include "real.h"
+
+/* A lock of the shim's own, held for a few instructions; spinlock's section goes to spinunlock. */
+typedef _Atomic uint32_t SpinLock;
+
+static inline Section spinlock(SpinLock *l)
+{
+	Section s = sectionenter();
+	while (atomic_exchange_explicit(l, 1, memory_order_acquire))
+		for (int i = 0; atomic_load_explicit(l, memory_order_relaxed); i++)
+			i < 100 ? procyield() : (void)sys0(SYS_sched_yield);
+	return s;
+}
+
+static inline void spinunlock(SpinLock *l, Section s)
+{
+	atomic_store_explicit(l, 0, memory_order_release);
+	sectionleave(s);
+}
 
 /* 0 or positive results as they are, -errno to -1 and errno. */
 static inline long errnoret(long r)

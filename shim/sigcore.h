@@ -29,7 +29,7 @@ struct SigNode {
 };
 
 typedef struct Sigs {
-	_Atomic uint32_t lock;
+	SpinLock lock;
 	struct sigaction act[NSIGS + 1];
 	SigNode nodes[NODES];
 	SigNode *free;
@@ -46,12 +46,14 @@ extern Sigs sigs;
  * blocked them. They wait for one that opens them, or asks. */
 extern Thread process;
 
-typedef struct SigLocked {
-	M *mp;
-	uint64_t mask;
-} SigLocked;
-SigLocked siglock(void);
-void sigunlock(SigLocked l);
+static inline Section siglock(void)
+{
+	return spinlock(&sigs.lock);
+}
+static inline void sigunlock(Section s)
+{
+	spinunlock(&sigs.lock, s);
+}
 
 static inline uint64_t setbits(const sigset_t *set)
 {

@@ -28,7 +28,7 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 	struct sigaction new = {.sa_handler = NULL};
 	if (sa)
 		new = *sa; /* faults here, not under the lock */
-	SigLocked l = siglock();
+	Section l = siglock();
 	struct sigaction before = sigs.act[sig];
 	/* A vfork child's are its own, the memory is not. */
 	if (sa && !invforkchild())

@@ -15,28 +15,7 @@ static struct {
 } ring[RING];
 static _Atomic uint32_t ringused;
 
-/* --- the lock ---------------------------------------------------------------------- */
-
-SigLocked siglock(void)
-{
-	SigLocked l = {acquirem(), 0};
-	uint64_t all = ~0ull;
-	if (!l.mp)
-		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&l.mask, 8);
-	while (atomic_exchange_explicit(&sigs.lock, 1, memory_order_acquire))
-		for (int i = 0; atomic_load_explicit(&sigs.lock, memory_order_relaxed); i++)
-			i < 100 ? procyield() : (void)sys0(SYS_sched_yield);
-	return l;
-}
-
-void sigunlock(SigLocked l)
-{
-	atomic_store_explicit(&sigs.lock, 0, memory_order_release);
-	if (l.mp)
-		releasem(l.mp);
-	else
-		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&l.mask, 0, 8);
-}
+/* --- nodes ---------------------------------------------------------------------------- */
 
 static SigNode *nodeget_locked(void)
 {
@@ -105,7 +84,7 @@ void setmask(Thread *th, uint64_t m)
 	uint64_t old = th->mask;
 	if (old == m && th->counted == m)
 		return;
-	SigLocked l = siglock();
+	Section l = siglock();
 	th->mask = m;
 	bool sync = maskcount_locked(th->counted, m);
 	th->counted = m;
@@ -132,7 +111,7 @@ void setmask(Thread *th, uint64_t m)
 void addmask(Thread *th, uint64_t m)
 {
 	uint64_t old = th->mask;
-	SigLocked l = siglock();
+	Section l = siglock();
 	th->mask = m;
 	sigunlock(l);
 	if ((old ^ m) & CALLSIGS)
@@ -150,7 +129,7 @@ uint64_t sigbasekmask(void)
 static int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid)
 {
 	int sig = info->si_signo;
-	SigLocked l = siglock();
+	Section l = siglock();
 	if (((routed || tid) && th->exiting) ||
 	    (tid && th->tid != tid)) { /* it was chosen, and has routed what it had */
 		sigunlock(l);
@@ -193,7 +172,7 @@ bool take(Thread *th, uint64_t set, siginfo_t *info)
 {
 	if (!(atomic_load_explicit(&th->pending, memory_order_acquire) & set))
 		return false;
-	SigLocked l = siglock();
+	Section l = siglock();
 	bool found = false;
 	for (SigNode **p = &th->queue; *p; p = &(*p)->next) {
 		SigNode *n = *p;
@@ -290,7 +269,7 @@ static void sysmonsetmask(uint64_t m)
 void sysmonthreadinit(void)
 {
 	issysmon = true;
-	SigLocked l = siglock();
+	Section l = siglock();
 	uint64_t m = wantmask_locked();
 	sigunlock(l);
 	sysmonsetmask(m);
@@ -305,7 +284,7 @@ void sigtick(void)
 {
 	uint32_t want = atomic_load(&sigs.maskwant);
 	if (want != atomic_load(&sigs.maskdone)) {
-		SigLocked l = siglock();
+		Section l = siglock();
 		uint64_t m = wantmask_locked();
 		sigunlock(l);
 		sysmonsetmask(m); /* what was pending arrives here, in the ring */
@@ -347,7 +326,7 @@ void sigthreadinit(Thread *th, Thread *creator)
 /* Its mask counts from now on. */
 void sigthreadcount(Thread *th)
 {
-	SigLocked l = siglock();
+	Section l = siglock();
 	sigs.nlive++;
 	th->counted = th->mask;
 	bool sync = maskcount_locked(0, th->counted);
@@ -359,7 +338,7 @@ void sigthreadcount(Thread *th)
 
 void sigthreadexit(Thread *th)
 {
-	SigLocked l = siglock();
+	Section l = siglock();
 	bool sync = maskcount_locked(th->counted, 0);
 	sigs.nlive--;
 	sync |= wantmask_locked() != atomic_load(&sigs.sysmonmask);

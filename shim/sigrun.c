@@ -62,7 +62,7 @@ static void failrestart(ucontext_t *uc)
 static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
 {
 	int sig = info->si_signo;
-	SigLocked l = siglock();
+	Section l = siglock();
 	struct sigaction sa = sigs.act[sig];
 	bool reset = handled(sig) && (sa.sa_flags & SA_RESETHAND);
 	if (reset)

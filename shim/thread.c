@@ -23,38 +23,21 @@ _Atomic int nthreads;
 /* --- the list of live threads --------------------------------------------------- */
 
 static struct {
-	_Atomic uint32_t lock;
+	SpinLock lock;
 	Thread *head;
 } threads;
 
-/* Held for a few instructions, within acquirem; a foreign thread's signals are
- * no danger, since no handler of ours takes it. */
-static M *threadslock(void)
-{
-	M *mp = acquirem();
-	while (atomic_exchange_explicit(&threads.lock, 1, memory_order_acquire))
-		for (int i = 0; atomic_load_explicit(&threads.lock, memory_order_relaxed); i++)
-			i < 100 ? procyield() : (void)sys0(SYS_sched_yield);
-	return mp;
-}
-
-static void threadsunlock(M *mp)
-{
-	atomic_store_explicit(&threads.lock, 0, memory_order_release);
-	releasem(mp);
-}
-
 void threadseach(bool (*fn)(Thread *th, void *arg), void *arg)
 {
-	M *mp = threadslock();
+	Section s = spinlock(&threads.lock);
 	for (Thread *th = threads.head; th && fn(th, arg); th = th->next)
 		;
-	threadsunlock(mp);
+	spinunlock(&threads.lock, s);
 }
 
 static void threadlink(Thread *th)
 {
-	M *mp = threadslock();
+	Section s = spinlock(&threads.lock);
 	/* main stays first: it is asked first who takes a signal. */
 	Thread *after = th->ismain ? NULL : threads.head;
 	if (after) {
@@ -68,19 +51,19 @@ static void threadlink(Thread *th)
 	}
 	if (th->next)
 		th->next->prev = th;
-	threadsunlock(mp);
+	spinunlock(&threads.lock, s);
 }
 
 static void threadunlink(Thread *th)
 {
-	M *mp = threadslock();
+	Section s = spinlock(&threads.lock);
 	if (th->prev)
 		th->prev->next = th->next;
 	else
 		threads.head = th->next;
 	if (th->next)
 		th->next->prev = th->prev;
-	threadsunlock(mp);
+	spinunlock(&threads.lock, s);
 }
 
 Thread *threadof(pthread_t t)
@@ -287,6 +270,21 @@ static int readattr(const pthread_attr_t *attr, Wish *w)
 	return r;
 }
 
+static int newstack(size_t size, size_t guard, Stack *st)
+{
+	Section s = sectionenter();
+	int r = stackalloc(size, guard, st);
+	sectionleave(s);
+	return r;
+}
+
+static void oldstack(Stack st)
+{
+	Section s = sectionenter();
+	stackfree(st);
+	sectionleave(s);
+}
+
 static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *arg)
 {
 	Stack s;
@@ -300,11 +298,11 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 		size_t size = (w->stacksize + page - 1) & ~(page - 1);
 		if (guard >= size)
 			return EINVAL;
-		int r = stackalloc(size - guard, guard, &s);
+		int r = newstack(size - guard, guard, &s);
 		if (r) {
 			/* Those made before may only be waiting for this P to end. */
 			gosched();
-			r = stackalloc(size - guard, guard, &s);
+			r = newstack(size - guard, guard, &s);
 		}
 		if (r)
 			return EAGAIN;
@@ -313,7 +311,7 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	void *block = blockget(tid, s.lo, s.hi, s.lo - s.guard);
 	if (!block) {
 		if (!w->stackaddr)
-			stackfree(s);
+			oldstack(s);
 		return EAGAIN;
 	}
 	Thread *th = blockextra(block);
@@ -349,7 +347,7 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	sigthreadexit(th);
 	atomic_fetch_sub(&nthreads, 1);
 	if (!w->stackaddr)
-		stackfree(s);
+		oldstack(s);
 	blockput(block);
 	return EAGAIN;
 }
@@ -388,11 +386,11 @@ static void trim(void)
 		return;
 	size_t inuse, pooled;
 	blocktrim();
-	M *mp = acquirem();
+	Section s = sectionenter();
 	stackstats(&inuse, &pooled);
 	if (pooled > EVERY + inuse / 4)
 		stacktrim(EVERY + inuse / 8);
-	releasem(mp);
+	sectionleave(s);
 }
 
 static bool notexited(void *arg)

@@ -266,7 +266,7 @@ static struct {
 	char *open;       /* what lies below */
 	_Atomic(char *) brk;
 	size_t stride;
-	_Atomic uint32_t lock;
+	SpinLock lock;
 	void *pool; /* by BlockTail.nextfree */
 	void *kept; /* pooled ones that have a malloc cache: never raw again */
 	int32_t npool;
@@ -277,16 +277,14 @@ static struct {
 	_Atomic uint32_t freed; /* DTVs since malloc_trim */
 } arena;
 
-static void poollock(void)
+static Section poollock(void)
 {
-	while (atomic_exchange_explicit(&arena.lock, 1, memory_order_acquire))
-		for (int i = 0; atomic_load_explicit(&arena.lock, memory_order_relaxed); i++)
-			i < 100 ? procyield() : (void)sys0(SYS_sched_yield);
+	return spinlock(&arena.lock);
 }
 
-static void poolunlock(void)
+static void poolunlock(Section s)
 {
-	atomic_store_explicit(&arena.lock, 0, memory_order_release);
+	spinunlock(&arena.lock, s);
 }
 
 void *blockextra(void *block)
@@ -367,26 +365,26 @@ static bool arenagrow(void)
 static void *blockfresh(void)
 {
 	size_t below = (tls.statictls - tls.size + tls.align - 1) & ~(tls.align - 1);
-	poollock();
+	Section s = poollock();
 	if (!arena.base && !arenainit()) {
-		poolunlock();
+		poolunlock(s);
 		return NULL;
 	}
 	if (arena.nraw) {
 		uint32_t i = arena.raws[--arena.nraw];
 		arena.israw[i] = 0;
-		poolunlock();
+		poolunlock(s);
 		char *raw = arena.base + (size_t)i * arena.stride;
 		memset(raw, 0, arena.stride);
 		return raw + below;
 	}
 	char *at = atomic_load(&arena.brk);
 	if (at + arena.stride > arena.open && !arenagrow()) {
-		poolunlock();
+		poolunlock(s);
 		return NULL;
 	}
 	atomic_store(&arena.brk, at + arena.stride);
-	poolunlock();
+	poolunlock(s);
 	return at + below;
 }
 
@@ -444,13 +442,13 @@ static bool blockreimage(void *block)
 
 void *blockget(uint32_t tid, uintptr_t lo, uintptr_t hi, size_t guard)
 {
-	poollock();
+	Section s = poollock();
 	void **from = arena.kept ? &arena.kept : &arena.pool, *block = *from;
 	if (block) {
 		*from = blocktail(block)->nextfree;
 		arena.npool -= from == &arena.pool;
 	}
-	poolunlock();
+	poolunlock(s);
 	if (block) {
 		blockreimage(block);
 	} else {
@@ -474,11 +472,11 @@ void *blockget(uint32_t tid, uintptr_t lo, uintptr_t hi, size_t guard)
 
 void blockput(void *block)
 {
-	poollock();
+	Section s = poollock();
 	blocktail(block)->nextfree = arena.pool;
 	arena.pool = block;
 	arena.npool++;
-	poolunlock();
+	poolunlock(s);
 }
 
 /* Does libc's malloc keep a cache for this block's threads? */
@@ -495,7 +493,7 @@ static bool mallocused(void *block)
 static void makeraw(void *block)
 {
 	size_t i = (size_t)((char *)block - arena.base) / arena.stride;
-	poollock();
+	Section s = poollock();
 	arena.raws[arena.nraw++] = (uint32_t)i;
 	arena.israw[i] = 1;
 	size_t nblocks = (size_t)(atomic_load(&arena.brk) - arena.base) / arena.stride;
@@ -509,14 +507,14 @@ static void makeraw(void *block)
 			sys3(SYS_madvise, (long)(arena.base + (page << 12)), 4096,
 			     4 /* MADV_DONTNEED */);
 	}
-	poolunlock();
+	poolunlock(s);
 }
 
 void blocktrim(void)
 {
 	uint32_t n = 0;
 	while (arena.npool > KEEP) { /* a hint; looked at again under the lock */
-		poollock();
+		Section s = poollock();
 		void *block = arena.npool > KEEP ? arena.pool : NULL;
 		if (block) {
 			arena.pool = blocktail(block)->nextfree;
@@ -524,11 +522,11 @@ void blocktrim(void)
 			if (mallocused(block)) {
 				blocktail(block)->nextfree = arena.kept;
 				arena.kept = block;
-				poolunlock();
+				poolunlock(s);
 				continue;
 			}
 		}
-		poolunlock();
+		poolunlock(s);
 		if (!block)
 			break;
 		ListLink *l = &TLSFIELD(block, ListLink, tls.list);
