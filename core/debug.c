@@ -81,11 +81,16 @@ static void putfmt(Line *l, const char *fmt, ...)
 	va_end(ap);
 }
 
-static void putline(Line *l)
+static void putlineto(int fd, Line *l)
 {
 	l->buf[l->n++] = '\n';
-	writeall(2, l->buf, l->n);
+	writeall(fd, l->buf, l->n);
 	l->n = 0;
+}
+
+static void putline(Line *l)
+{
+	putlineto(2, l);
 }
 
 void warn(const char *fmt, ...)
@@ -196,14 +201,17 @@ void schedtrace(bool detailed)
 	}
 }
 
-void exitstats(void)
+void exitstats(int fd)
 {
-	warn("created=%d goroutines=%d peak=%d threads=%d gomaxprocs=%d preempted=%d retaken=%d "
-	     "handoffs=%d steals=%d starts=%d",
-	     (int64_t)sched.ngcreated, (int64_t)sched.nglive, (int64_t)sched.ngpeak,
-	     (int64_t)sched.mcount, (int64_t)sched.gomaxprocs, (int64_t)sched.npreempted,
-	     (int64_t)sched.nretaken, (int64_t)sched.nhandoff, (int64_t)sched.nsteal,
-	     (int64_t)sched.nstartm);
+	Line l = {.n = 0};
+	putfmt(&l,
+	       "goshim: created=%d goroutines=%d peak=%d threads=%d gomaxprocs=%d preempted=%d "
+	       "retaken=%d handoffs=%d steals=%d starts=%d",
+	       (int64_t)sched.ngcreated, (int64_t)sched.nglive, (int64_t)sched.ngpeak,
+	       (int64_t)sched.mcount, (int64_t)sched.gomaxprocs, (int64_t)sched.npreempted,
+	       (int64_t)sched.nretaken, (int64_t)sched.nhandoff, (int64_t)sched.nsteal,
+	       (int64_t)sched.nstartm);
+	putlineto(fd, &l);
 }
 
 void throw(const char *what)

@@ -24,6 +24,6 @@ typedef struct Debug {
 } Debug;
 extern Debug debug;
 
-void exitstats(void);
+void exitstats(int fd);
 
 #endif

@@ -14,6 +14,7 @@
 
 #include <setjmp.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 /* --- settings ------------------------------------------------------------------------- */
 
@@ -140,6 +141,35 @@ static void setting(const char *s, size_t n)
 	warn("GOSHIM=%s: ignored; the keys are %s", text, names);
 }
 
+/*
+ * A duplicate of stderr, for the line at the end: some programs close theirs in an atexit
+ * handler (coreutils, xz), before us. Out of the way, and known again by its file, since
+ * daemons close all they find.
+ */
+static struct {
+	int fd;
+	dev_t dev;
+	ino_t ino;
+} kept = {.fd = -1};
+
+static void keepstderr(void)
+{
+	struct stat st;
+	for (int least = 2000; kept.fd < 0 && least > 2; least /= 2)
+		kept.fd = real.fcntl(2, F_DUPFD_CLOEXEC, least);
+	if (kept.fd < 0 || fstat(kept.fd, &st))
+		return;
+	kept.dev = st.st_dev;
+	kept.ino = st.st_ino;
+}
+
+static int keptstderr(void)
+{
+	struct stat st;
+	bool same = fstat(kept.fd, &st) == 0 && st.st_dev == kept.dev && st.st_ino == kept.ino;
+	return same ? kept.fd : 2;
+}
+
 void rtsettings(void);
 void rtsettings(void)
 {
@@ -160,6 +190,8 @@ void rtsettings(void)
 			     (int64_t)MAXPROCS);
 	}
 	envgomaxprocs = NULL;
+	if (debug.exitstats && kept.fd < 0)
+		keepstderr();
 }
 
 static char *copyenv(const char *s)
@@ -228,5 +260,5 @@ EXPORT(stdin);
 __attribute__((destructor)) static void atend(void)
 {
 	if (schedstarted() && debug.exitstats)
-		exitstats();
+		exitstats(keptstderr());
 }

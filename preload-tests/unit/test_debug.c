@@ -174,7 +174,7 @@ static void stats(void)
 {
 	spawn(yielder, (void *)3);
 	joinall();
-	exitstats();
+	exitstats(2);
 }
 
 static void statsinscheduler(void)
