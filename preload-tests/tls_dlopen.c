@@ -165,10 +165,41 @@ static void at_once(void)
 		join(t[i]);
 }
 
+/* Modules come and go while the runtime itself looks into the list of what is loaded. */
+static int closing;
+
+static void *open_and_close(void *arg)
+{
+	while (__atomic_load_n(&closing, __ATOMIC_RELAXED) == 0)
+		CHECK_EQ(dlclose(load()), 0);
+	return arg;
+}
+
+/* Has state of the kernel's from then on, so it needs a kernel thread of its own. */
+static void *be_nice(void *arg)
+{
+	errno = 0;
+	nice(0);
+	CHECK_EQ(errno, 0);
+	return arg;
+}
+
+static void kernel_threads_meanwhile(void)
+{
+	which = 0;
+	closing = 0;
+	pthread_t opener = spawn(open_and_close, NULL);
+	for (int i = 0; i < 500; i++)
+		join(spawn(be_nice, NULL));
+	__atomic_store_n(&closing, 1, __ATOMIC_RELAXED);
+	join(opener);
+}
+
 static const struct test_case cases[] = {
     {"load_among_threads", load_among_threads},
     {"load_by_threads", load_by_threads},
     {"at_once", at_once},
+    {"kernel_threads_meanwhile", kernel_threads_meanwhile},
 };
 
 TEST_MAIN(cases)

@@ -139,25 +139,24 @@ static void *lookup(const Object *o, const char *name, uint32_t hash, const char
 	}
 }
 
-/* Finds libc.so.6 and ld.so among the loaded objects. */
-static void findlibc(Object *libc, Object *ldso)
+/* Found once: these two stay, but the list they are in changes under others' dlopen and dlclose. */
+static Object libc, ldso;
+
+static void findlibc(void)
 {
-	*libc = *ldso = (Object){0};
 	for (const struct link_map *map = _r_debug.r_map; map; map = map->l_next) {
 		Object o;
 		if (!readobject(map, &o))
 			continue;
 		if (streq(o.soname, "libc.so.6"))
-			*libc = o;
+			libc = o;
 		else if (streq(o.soname, "ld-linux-x86-64.so.2"))
-			*ldso = o;
+			ldso = o;
 	}
 }
 
 void *libcsym(const char *name, const char *version)
 {
-	Object libc, ldso;
-	findlibc(&libc, &ldso);
 	uint32_t hash = hashname(name);
 	void *p = NULL;
 	if (libc.soname)
@@ -171,10 +170,9 @@ int (*realsigsetjmp)(struct __jmp_buf_tag *, int);
 
 bool realinit(void)
 {
-	Object libc, ldso;
 	const char *lack = NULL;
 
-	findlibc(&libc, &ldso);
+	findlibc();
 	if (!libc.soname) {
 		missing = "libc.so.6";
 		return false;
