@@ -20,8 +20,9 @@
 static struct {
 	Lock lock;
 	M *list;
-	_Atomic uint32_t seq; /* futex of the template thread */
-} newms = {LOCK_INIT(RankSysmon), NULL, 0};
+	_Atomic uint32_t seq;  /* futex of the template thread */
+	_Atomic uint32_t done; /* +1 for each that was made, or could not be; futex */
+} newms = {LOCK_INIT(RankSysmon), NULL, 0, 0};
 
 uint32_t fastrand(M *mp)
 {
@@ -63,7 +64,7 @@ M *malloc_m(void)
 }
 
 /* First function on a new kernel thread; arg is its M. */
-static void mstart(void *arg)
+static void mstart(void *arg) UNCHECKED_ROLES
 {
 	M *mp = arg;
 	G *g0 = mp->g0;
@@ -75,16 +76,32 @@ static void mstart(void *arg)
 	minitsignals(mp);
 	P *pp = mp->nextp;
 	mp->nextp = NULL;
-	acquirep(mp, pp);
+	if (pp)
+		acquirep(mp, pp);
+	else
+		stopm();
 	check_g0();
 	schedule();
 }
 
-/* Takes back a P for which no M could be made. Its work waits for others. */
+bool mshort(void)
+{
+	int64_t failed = atomic_load_explicit(&sched.mfailed, memory_order_relaxed);
+	return failed && nanotime() - failed < 1000000000;
+}
+
+/*
+ * Takes back a P for which no M could be made. A wired goroutine that is
+ * runnable has an M, which gets the P. For other work an M is called back that
+ * waits in the kernel by choice.
+ */
 static void abandonp(P *pp, bool spinning) UNCHECKED_ROLES
 {
 	if (spinning)
 		atomic_fetch_sub(&sched.nmspinning, 1);
+	if (!pp)
+		return;
+	M *mp = NULL;
 	lock(&sched.lock);
 	if (atomic_load(&sched.gcwaiting)) {
 		atomic_store(&pp->status, Pgcstop);
@@ -94,9 +111,23 @@ static void abandonp(P *pp, bool spinning) UNCHECKED_ROLES
 		G *gp;
 		while ((gp = runqget(pp)))
 			globrunqput_locked(gp);
-		pidleput_locked(pp);
+		gp = globrunqtakewired_locked();
+		if (gp)
+			mp = gp->lockedm;
+		else
+			pidleput_locked(pp);
 	}
 	unlock(&sched.lock);
+	if (mp) {
+		mp->nextp = pp;
+		notewakeup(&mp->park);
+	} else if (sched.runqsize != 0) {
+		for (mp = atomic_load(&sched.allm); mp; mp = mp->alllink)
+			if (atomic_load(&mp->kblocked) && !mp->lockedg) {
+				preemptm(mp);
+				break;
+			}
+	}
 	sysmonneeded(); /* it tries again */
 }
 
@@ -130,17 +161,20 @@ void templatethread(void *unused)
 				mp->nextp = NULL;
 				mp->schedlink = sched.mfree;
 				sched.mfree = mp;
-				sched.mfailed = nanotime();
+				atomic_store_explicit(&sched.mfailed, nanotime(),
+						      memory_order_relaxed);
 				unlock(&sched.lock);
 				abandonp(pp, spinning);
 			}
+			atomic_fetch_add(&newms.done, 1);
+			futexwakeup(&newms.done, INT32_MAX);
 			mp = next;
 		}
 	}
 }
 
-/* Has a new M made that starts with pp. */
-void newm(P *pp, bool spinning)
+/* Has a new M made that starts with pp, or idle without one. */
+bool newm(P *pp, bool spinning)
 {
 	M *mp = NULL;
 	lock(&sched.lock);
@@ -156,7 +190,7 @@ void newm(P *pp, bool spinning)
 		mp = malloc_m();
 	if (!mp) {
 		abandonp(pp, spinning);
-		return;
+		return false;
 	}
 	mp->nextp = pp;
 	mp->spinning = spinning;
@@ -166,6 +200,27 @@ void newm(P *pp, bool spinning)
 	unlock(&newms.lock);
 	atomic_fetch_add(&newms.seq, 1);
 	futexwakeup(&newms.seq, 1);
+	return true;
+}
+
+/*
+ * Sees to it that some M is not wired. Those that are can't run other
+ * goroutines, and a program that has wired its threads may go on to forbid
+ * itself new ones (RLIMIT_NPROC, as haproxy does): then it is too late.
+ */
+static void sparem(void)
+{
+	bool have = false;
+	lock(&sched.lock);
+	for (M *mp = atomic_load(&sched.allm); mp && !have; mp = mp->alllink)
+		have = atomic_load(&mp->tid) && !mp->lockedg;
+	unlock(&sched.lock);
+	uint32_t done = atomic_load(&newms.done);
+	if (have || !newm(NULL, false))
+		return;
+	while (atomic_load(&newms.done) == done)
+		blockingsyscall(202 /* futex */, (long)&newms.done, 128 /* FUTEX_WAIT_PRIVATE */,
+				done, 0, 0, 0);
 }
 
 void mforkchild(void)
@@ -382,6 +437,7 @@ void lockOSThreadForever(void)
 		return;
 	lockOSThread();
 	gp->mends = true;
+	sparem();
 }
 
 /* The goroutine that this M was wired to is gone: so is the kernel thread, but main's, which
@@ -390,11 +446,13 @@ void mexit(M *mp) UNCHECKED_ROLES
 {
 	mp->lockedg = NULL;
 	handoffp(releasep(mp));
-	if (atomic_load(&mp->tid) == sched.pid)
+	if (atomic_load(&mp->tid) == sched.pid) {
+		mp->lockedg = mp->g0; /* as good as wired: it runs no other */
 		for (;;) {
 			notesleep(&mp->park); /* nobody wakes it */
 			noteclear(&mp->park);
 		}
+	}
 	lock(&sched.lock);
 	sched.mcount--;
 	unlock(&sched.lock);

@@ -208,6 +208,26 @@ G *globrunqget_locked(P *pp, int32_t max)
 	return gp;
 }
 
+/* Takes the first that is wired to an M, or NULL. */
+G *globrunqtakewired_locked(void)
+{
+	G *prev = NULL;
+	for (G *gp = sched.runqhead; gp; prev = gp, gp = gp->schedlink) {
+		if (!gp->lockedm)
+			continue;
+		if (prev)
+			prev->schedlink = gp->schedlink;
+		else
+			sched.runqhead = gp->schedlink;
+		if (sched.runqtail == gp)
+			sched.runqtail = prev;
+		gp->schedlink = NULL;
+		atomic_store_explicit(&sched.runqsize, sched.runqsize - 1, memory_order_relaxed);
+		return gp;
+	}
+	return NULL;
+}
+
 /* --- idle Ps, under sched.lock -------------------------------------------- */
 
 void pidleput_locked(P *pp)

@@ -93,7 +93,7 @@ struct M {
 	_Atomic bool spinning; /* looking for work without having any */
 	bool blocked;          /* sleeps in park (owner, under sched.lock) */
 	_Atomic bool taken;    /* sysmon took its P while it ran */
-	bool kblocked;         /* counted in sched.nkblocked */
+	_Atomic bool kblocked; /* counted in sched.nkblocked */
 	int64_t id;
 	_Atomic int tid;
 	void *tls; /* FS base of the M's own block */
@@ -167,8 +167,8 @@ typedef struct Sched {
 	_Atomic int32_t npidle;
 	int32_t mcount, maxmcount;
 	int64_t mnext;
-	M *mfree;        /* records of Ms that could not be made */
-	int64_t mfailed; /* ns of the last such failure */
+	M *mfree;                /* records of Ms that could not be made */
+	_Atomic int64_t mfailed; /* ns of the last such failure */
 	G *gfree;
 	int32_t ngfree;
 	bool gcwaitinglocked;
@@ -231,14 +231,16 @@ G *runqsteal(P *pp, P *p2, bool stealrunnext) NEEDS_P;
 void globrunqput_locked(G *gp) MAY_RUN_WITHOUT_P;
 void globrunqputbatch_locked(G *head, G *tail, int32_t n) MAY_RUN_WITHOUT_P;
 G *globrunqget_locked(P *pp, int32_t max) NEEDS_P;
+G *globrunqtakewired_locked(void) MAY_RUN_WITHOUT_P;
 void pidleput_locked(P *pp) MAY_RUN_WITHOUT_P;
 P *pidleget_locked(void) MAY_RUN_WITHOUT_P;
 void procresize(int32_t n); /* world stopped, sched.lock held */
 
 /* m.c */
+bool mshort(void) MAY_RUN_WITHOUT_P; /* within the last second no M could be made */
 void mput_locked(M *mp) MAY_RUN_WITHOUT_P;
 M *mget_locked(void) MAY_RUN_WITHOUT_P;
-void newm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
+bool newm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
 void startm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
 void stopm(void) ON_G0;
 void handoffp(P *pp) MAY_RUN_WITHOUT_P;

@@ -167,7 +167,7 @@ bool maywaitinkernel(void)
 	if (!mp)
 		return true;
 	P *pp = getp(mp);
-	bool may = runqempty(pp) && sched.runqsize == 0 && !netpollanywaiters() &&
+	bool may = runqempty(pp) && sched.runqsize == 0 && !netpollanywaiters() && !mshort() &&
 		   atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked;
 	releasem(mp);
 	return may;
@@ -180,9 +180,15 @@ long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
 	G *gp = getg();
 	if (!gp)
 		return syscalltramp(nr, a, b, c, d, e, f, &never);
+	/* Nobody else may be there to do the work: abandonp has called us back for it. */
+	if (unlikely(mshort()) && sched.runqsize != 0)
+		gosched();
 	reentersyscall(true);
+	M *mp = gp->m;
 	atomic_fetch_add_explicit(&sched.nkblocked, 1, memory_order_relaxed);
+	atomic_store_explicit(&mp->kblocked, true, memory_order_relaxed);
 	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
+	atomic_store_explicit(&mp->kblocked, false, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&sched.nkblocked, 1, memory_order_relaxed);
 	reexitsyscall();
 	return r;

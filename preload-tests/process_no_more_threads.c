@@ -1,0 +1,122 @@
+/*
+ * A process that forbids itself new threads and processes once its own threads run, as servers do
+ * (haproxy: RLIMIT_NPROC of 0, after an affinity for each thread). Those that it has go on: they
+ * wait for each other, for descriptors and for time.
+ */
+#include "test.h"
+
+enum { THREADS = 4, ROUNDS = 300 };
+
+static pthread_barrier_t ready;
+static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t c = PTHREAD_COND_INITIALIZER;
+static int turn, started, ring[THREADS][2], pins;
+
+static void pin(void)
+{
+	cpu_set_t set;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+	CHECK_EQ(pthread_setaffinity_np(pthread_self(), sizeof set, &set), 0);
+}
+
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+static void *work(void *arg)
+{
+	int me = (int)(intptr_t)arg;
+
+	if (me < pins)
+		pin();
+	/* The last of them sets the limit before it first waits. */
+	pthread_mutex_lock(&m);
+	if (++started == THREADS) {
+		struct rlimit none = {0, 0};
+		REQUIRE(setrlimit(RLIMIT_NPROC, &none) == 0);
+		CHECK_ERRNO(fork(), EAGAIN);
+	}
+	pthread_mutex_unlock(&m);
+	pthread_barrier_wait(&ready);
+	for (int i = 0; i < ROUNDS; i++) {
+		pthread_mutex_lock(&m);
+		while (turn % THREADS != me)
+			pthread_cond_wait(&c, &m);
+		turn++;
+		pthread_cond_broadcast(&c);
+		pthread_mutex_unlock(&m);
+	}
+	/* A token goes around by pipes. */
+	for (int i = 0; i < ROUNDS; i++) {
+		struct pollfd p = {.fd = ring[me][0], .events = POLLIN};
+		char token;
+
+		if (me == 0)
+			CHECK_EQ(write(ring[1][1], &me, 1), 1);
+		CHECK_EQ(poll(&p, 1, -1), 1);
+		CHECK_EQ(read(ring[me][0], &token, 1), 1);
+		if (me != 0)
+			CHECK_EQ(write(ring[(me + 1) % THREADS][1], &token, 1), 1);
+		if (i % 50 == 0)
+			usleep(1000);
+	}
+	return NULL;
+}
+
+/* pins: how many of the threads have an affinity of their own. */
+static void run(int n)
+{
+	/* The limits stay and can't be taken back: in a child. */
+	pid_t child = fork();
+
+	REQUIRE(child >= 0);
+	if (child == 0) {
+		pthread_t t[THREADS];
+
+		/* The kernel lets root have as many as it wants. */
+		if (getuid() == 0)
+			REQUIRE(setresuid(65534, 65534, 65534) == 0);
+		pins = n;
+		pthread_barrier_init(&ready, NULL, THREADS + 1);
+		for (int i = 0; i < THREADS; i++)
+			REQUIRE(pipe(ring[i]) == 0);
+		t[0] = spawn(nothing, NULL); /* more than one thread from here */
+		join(t[0]);
+		if (pins == THREADS)
+			pin();
+		for (int i = 0; i < THREADS; i++)
+			t[i] = spawn(work, (void *)(intptr_t)i);
+		pthread_barrier_wait(&ready);
+		for (int i = 0; i < THREADS; i++)
+			join(t[i]);
+		_exit(test_failures != 0);
+	}
+	int status = -1;
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+}
+
+static void none_pinned(void)
+{
+	run(0);
+}
+
+static void some_pinned(void)
+{
+	run(2);
+}
+
+static void all_pinned(void)
+{
+	run(THREADS);
+}
+
+static const struct test_case cases[] = {
+    {"none_pinned", none_pinned},
+    {"some_pinned", some_pinned},
+    {"all_pinned", all_pinned},
+};
+
+TEST_MAIN(cases)
