@@ -243,6 +243,30 @@ static void names_by_prctl(void)
 		join(t[i]);
 }
 
+static void *ask_for_none(void *arg)
+{
+	struct sched_param param = {0};
+	cpu_set_t set;
+
+	CHECK_ERRNO(sched_getparam(-1, &param), EINVAL);
+	CHECK_ERRNO(sched_getscheduler(-1), EINVAL);
+	CHECK_ERRNO(sched_setparam(-1, &param), EINVAL);
+	CHECK_ERRNO(sched_setscheduler(-1, SCHED_OTHER, &param), EINVAL);
+	CHECK_ERRNO(sched_getaffinity(-1, sizeof set, &set), ESRCH);
+	CHECK_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+	CHECK_ERRNO(sched_setaffinity(-1, sizeof set, &set), ESRCH);
+	CHECK_ERRNO(syscall(SYS_sched_getscheduler, -1), EINVAL);
+	CHECK_ERRNO(setpriority(PRIO_PROCESS, -1, 0), ESRCH);
+	return arg;
+}
+
+/* Negative ids are nobody's. */
+static void negative_ids(void)
+{
+	join(spawn(ask_for_none, NULL));
+	ask_for_none(NULL);
+}
+
 static const struct test_case cases[] = {
     {"affinity", affinity},
     {"affinity_by_attribute", affinity_by_attribute},
@@ -250,6 +274,7 @@ static const struct test_case cases[] = {
     {"scheduling_class", scheduling_class},
     {"unshared_directory", unshared_directory},
     {"names_by_prctl", names_by_prctl},
+    {"negative_ids", negative_ids},
 };
 
 TEST_MAIN(cases)

@@ -12,6 +12,7 @@
 #include "pin.h"
 #include "sched.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 
@@ -52,9 +53,11 @@ static bool tidis(Thread *th, void *arg)
 }
 
 /*
- * Which kernel thread a tid of the program's means: 0 the caller's own. -1: a
+ * Which kernel thread a tid of the program's means: 0 the caller's own. NONE: a
  * goroutine's that is not wired, and not the caller.
  */
+enum { NONE = INT_MAX };
+
 static int ktidof(pid_t tid)
 {
 	struct bytid b = {.tid = (uint32_t)tid};
@@ -65,33 +68,35 @@ static int ktidof(pid_t tid)
 		return tid; /* another process, or a foreign thread */
 	if (b.ktid)
 		return b.ktid;
-	return curthread()->tid == (uint32_t)tid ? 0 : -1;
+	return curthread()->tid == (uint32_t)tid ? 0 : NONE;
 }
 
 /* For a call that reads. */
 static int readable(pid_t tid)
 {
 	int k = ktidof(tid);
-	return k < 0 ? 0 : k;
+	return k == NONE ? 0 : k;
 }
 
-/* For a call that sets: the caller is pinned if it means itself. -1 and errno. */
-static int settable(pid_t tid, const char *what)
+/* For a call that sets: translates *tid; the caller is pinned if it means itself. False, and errno. */
+static bool settable(pid_t *tid, const char *what)
 {
-	int k = ktidof(tid);
-	if (k < 0) {
+	int k = ktidof(*tid);
+	if (k == NONE) {
 		errno = refusepin(what);
-		return -1;
+		return false;
 	}
 	if (k == 0 && getg())
 		pin();
-	return k;
+	*tid = k;
+	return true;
 }
 
 SHIM(int, sched_setaffinity, pid_t tid, size_t n, const cpu_set_t *set)
 {
-	int k = settable(tid, "sched_setaffinity");
-	return k < 0 ? -1 : (int)errnoret(sys3(SYS_sched_setaffinity, k, (long)n, (long)set));
+	if (!settable(&tid, "sched_setaffinity"))
+		return -1;
+	return (int)errnoret(sys3(SYS_sched_setaffinity, tid, (long)n, (long)set));
 }
 
 SHIM(int, sched_getaffinity, pid_t tid, size_t n, cpu_set_t *set)
@@ -111,8 +116,8 @@ SHIM(int, sched_getaffinity_old, pid_t tid, cpu_set_t *set)
 
 SHIM(int, sched_setscheduler, pid_t tid, int policy, const struct sched_param *param)
 {
-	int k = settable(tid, "sched_setscheduler");
-	return k < 0 ? -1 : real.sched_setscheduler(k, policy, param);
+	return settable(&tid, "sched_setscheduler") ? real.sched_setscheduler(tid, policy, param)
+						    : -1;
 }
 
 SHIM(int, sched_getscheduler, pid_t tid)
@@ -122,8 +127,7 @@ SHIM(int, sched_getscheduler, pid_t tid)
 
 SHIM(int, sched_setparam, pid_t tid, const struct sched_param *param)
 {
-	int k = settable(tid, "sched_setparam");
-	return k < 0 ? -1 : real.sched_setparam(k, param);
+	return settable(&tid, "sched_setparam") ? real.sched_setparam(tid, param) : -1;
 }
 
 SHIM(int, sched_getparam, pid_t tid, struct sched_param *param)
@@ -134,10 +138,10 @@ SHIM(int, sched_getparam, pid_t tid, struct sched_param *param)
 SHIM(int, setpriority, __priority_which_t which, id_t who, int prio)
 {
 	if (which == PRIO_PROCESS) {
-		int k = settable((pid_t)who, "setpriority");
-		if (k < 0)
+		pid_t tid = (pid_t)who;
+		if (!settable(&tid, "setpriority"))
 			return -1;
-		who = (id_t)k;
+		who = (id_t)tid;
 	}
 	return real.setpriority(which, who, prio);
 }
@@ -250,12 +254,12 @@ SHIM(int, prctl, int kind, ...)
 
 /* --- by syscall() ------------------------------------------------------------------- */
 
-static int settid(long *tid, const char *what)
+static int settid(long *arg, const char *what)
 {
-	int k = settable((pid_t)*tid, what);
-	if (k < 0)
+	pid_t tid = (pid_t)*arg;
+	if (!settable(&tid, what))
 		return errno;
-	*tid = k;
+	*arg = tid;
 	return 0;
 }
 
@@ -321,7 +325,8 @@ void kernelwish(KernelWish *w, const pthread_attr_t *attr)
 			w->hasaffinity |= p[i] != 0xff;
 	}
 	pthread_attr_getinheritsched(attr, &inherit);
-	if (inherit == PTHREAD_EXPLICIT_SCHED) {
+	w->explicit = inherit == PTHREAD_EXPLICIT_SCHED;
+	if (w->explicit) {
 		pthread_attr_getschedpolicy(attr, &w->policy);
 		pthread_attr_getschedparam(attr, &w->param);
 		w->hassched = w->policy != SCHED_OTHER || w->param.sched_priority != 0;

@@ -23,7 +23,7 @@ bool rawcall(long nr, long *a, long *r);
 
 /* Attributes of a new thread that the kernel keeps. */
 typedef struct KernelWish {
-	bool any, hasaffinity, hassched;
+	bool any, hasaffinity, hassched, explicit;
 	cpu_set_t affinity;
 	int policy;
 	struct sched_param param;
