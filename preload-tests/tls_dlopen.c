@@ -189,7 +189,7 @@ static void kernel_threads_meanwhile(void)
 	which = 0;
 	closing = 0;
 	pthread_t opener = spawn(open_and_close, NULL);
-	for (int i = 0; i < 500; i++)
+	for (int i = 0; i < 150; i++)
 		join(spawn(be_nice, NULL));
 	__atomic_store_n(&closing, 1, __ATOMIC_RELAXED);
 	join(opener);
