@@ -98,7 +98,7 @@ static void stack_sizes(void)
 		if (!s.inside)
 			FAIL("stack %p+%zu of a thread does not hold its local %p", s.addr, s.size,
 			     s.local);
-		if (s.size + 4096 < sizes[i])
+		if (s.size < sizes[i])
 			FAIL("asked for %zu bytes of stack, got %zu", sizes[i], s.size);
 		CHECK_EQ(s.detach, PTHREAD_CREATE_JOINABLE);
 		pthread_attr_destroy(&attr);
@@ -141,22 +141,26 @@ static void stack_is_usable(void)
 
 static void guard_sizes(void)
 {
-	static const size_t guards[] = {0, 1, 4096, 65536, 1 << 20};
+	static const size_t guards[] = {0, 1, 4096, 12288, 65536, 1 << 20};
 
-	for (unsigned i = 0; i < COUNT(guards); i++) {
+	/* The guard is not part of the stack's size, and may be larger. */
+	for (unsigned i = 0; i < COUNT(guards) * 2; i++) {
+		size_t guard = guards[i / 2], size = i % 2 ? 1 << 20 : 32 << 10;
 		pthread_attr_t attr;
 		pthread_t t;
 		struct seen s;
 		size_t got = 1234;
 
 		pthread_attr_init(&attr);
-		CHECK_EQ(pthread_attr_setguardsize(&attr, guards[i]), 0);
+		CHECK_EQ(pthread_attr_setstacksize(&attr, size), 0);
+		CHECK_EQ(pthread_attr_setguardsize(&attr, guard), 0);
 		CHECK_EQ(pthread_attr_getguardsize(&attr, &got), 0);
-		CHECK_EQ(got, guards[i]);
+		CHECK_EQ(got, guard);
 		REQUIRE_OK(pthread_create(&t, &attr, look_thread, &s));
 		join(t);
 		CHECK(s.inside);
-		CHECK(s.guard >= guards[i]);
+		CHECK(s.size >= size);
+		CHECK_EQ(s.guard, (guard + 4095) & ~(size_t)4095);
 		pthread_attr_destroy(&attr);
 	}
 }
@@ -283,9 +287,112 @@ static void default_attr(void)
 	join(spawn(look_thread, &s));
 	CHECK(s.inside);
 	/* More is allowed: a stack may be a used one. */
-	CHECK(s.size >= (3 << 20) - 65536);
+	CHECK(s.size >= 3 << 20);
 	CHECK_EQ(pthread_setattr_default_np(&old), 0);
 	pthread_attr_destroy(&old);
+}
+
+struct found {
+	sigset_t mask;
+	cpu_set_t cpus;
+	int inherit, policy, priority;
+};
+
+static void *look_around(void *arg)
+{
+	struct found *f = arg;
+	struct sched_param param;
+	pthread_attr_t attr;
+
+	CHECK_EQ(pthread_sigmask(SIG_SETMASK, NULL, &f->mask), 0);
+	CHECK_EQ(pthread_getattr_np(pthread_self(), &attr), 0);
+	pthread_attr_getaffinity_np(&attr, sizeof f->cpus, &f->cpus);
+	pthread_attr_getinheritsched(&attr, &f->inherit);
+	pthread_attr_getschedpolicy(&attr, &f->policy);
+	pthread_attr_getschedparam(&attr, &param);
+	f->priority = param.sched_priority;
+	pthread_attr_destroy(&attr);
+	return arg;
+}
+
+/* A thread made by attr, and one that gets attr by default: 0, or what pthread_create says. */
+static int both_ways(const pthread_attr_t *attr, struct found f[2])
+{
+	pthread_attr_t old;
+	pthread_t t;
+
+	memset(f, 0, 2 * sizeof *f);
+	int err = pthread_create(&t, attr, look_around, &f[0]);
+	if (err)
+		return err;
+	join(t);
+	CHECK_EQ(pthread_getattr_default_np(&old), 0);
+	CHECK_EQ(pthread_setattr_default_np(attr), 0);
+	join(spawn(look_around, &f[1]));
+	CHECK_EQ(pthread_setattr_default_np(&old), 0);
+	pthread_attr_destroy(&old);
+	return 0;
+}
+
+static void mask_by_attr(void)
+{
+	pthread_attr_t attr;
+	struct found f[2];
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	pthread_attr_init(&attr);
+	CHECK_EQ(pthread_attr_setsigmask_np(&attr, &set), 0);
+	REQUIRE_OK(both_ways(&attr, f));
+	for (int i = 0; i < 2; i++)
+		for (int sig = 1; sig <= SIGSYS; sig++)
+			CHECK_EQ(sigismember(&f[i].mask, sig), sig == SIGUSR2);
+	pthread_attr_destroy(&attr);
+}
+
+static void affinity_by_attr(void)
+{
+	pthread_attr_t attr;
+	struct found f[2];
+	cpu_set_t all, one;
+	int cpu = 0;
+
+	CHECK_EQ(pthread_getaffinity_np(pthread_self(), sizeof all, &all), 0);
+	while (!CPU_ISSET(cpu, &all))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	pthread_attr_init(&attr);
+	CHECK_EQ(pthread_attr_setaffinity_np(&attr, sizeof one, &one), 0);
+	REQUIRE_OK(both_ways(&attr, f));
+	CHECK(CPU_EQUAL(&f[0].cpus, &one));
+	CHECK(CPU_EQUAL(&f[1].cpus, &one));
+	join(spawn(look_around, f));
+	CHECK(CPU_EQUAL(&f[0].cpus, &all));
+	pthread_attr_destroy(&attr);
+}
+
+static void scheduling_by_attr(void)
+{
+	struct sched_param param = {.sched_priority = 7};
+	pthread_attr_t attr;
+	struct found f[2];
+
+	pthread_attr_init(&attr);
+	CHECK_EQ(pthread_attr_setinheritsched(&attr, PTHREAD_EXPLICIT_SCHED), 0);
+	CHECK_EQ(pthread_attr_setschedpolicy(&attr, SCHED_RR), 0);
+	CHECK_EQ(pthread_attr_setschedparam(&attr, &param), 0);
+	int err = both_ways(&attr, f);
+	pthread_attr_destroy(&attr);
+	if (err == EPERM)
+		SKIP_CASE("no right to SCHED_RR");
+	CHECK_EQ(err, 0);
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(f[i].inherit, PTHREAD_EXPLICIT_SCHED);
+		CHECK_EQ(f[i].policy, SCHED_RR);
+		CHECK_EQ(f[i].priority, 7);
+	}
 }
 
 static const struct test_case cases[] = {
@@ -299,6 +406,9 @@ static const struct test_case cases[] = {
     {"given_stack_freed_after_join", given_stack_freed_after_join},
     {"given_stacks_of_many", given_stacks_of_many},
     {"default_attr", default_attr},
+    {"mask_by_attr", mask_by_attr},
+    {"affinity_by_attr", affinity_by_attr},
+    {"scheduling_by_attr", scheduling_by_attr},
 };
 
 TEST_MAIN(cases)

@@ -21,10 +21,19 @@ SHIM(int, pthread_getattr_np, pthread_t t, pthread_attr_t *attr)
 	int r = pthread_attr_init(attr);
 	if (r)
 		return r;
-	size_t guard = th->stack.lo - th->stack.guard;
-	/* libc reports the guard as outside of the stack, its size as part of it. */
-	pthread_attr_setstack(attr, (void *)th->stack.lo, th->stack.hi - th->stack.lo);
-	pthread_attr_setguardsize(attr, guard);
+	/* What was asked for; ours end somewhat below the end of a page, and are often longer. */
+	uintptr_t top = th->userstack ? th->stack.hi : pageup(th->stack.hi);
+	size_t size = th->userstack ? th->stacksize : pageup(th->stacksize);
+	pthread_attr_setstack(attr, (void *)(top - size), size);
+	pthread_attr_setguardsize(attr, th->guardsize);
+	if (th->ownsched)
+		pthread_attr_setinheritsched(attr, PTHREAD_EXPLICIT_SCHED);
+	struct sched_param param;
+	int policy;
+	if (th->pinned && shim_pthread_getschedparam(t, &policy, &param) == 0) {
+		pthread_attr_setschedpolicy(attr, policy);
+		pthread_attr_setschedparam(attr, &param);
+	}
 	if ((atomic_load(&th->state) & ThreadStateMask) == ThreadDetached)
 		pthread_attr_setdetachstate(attr, PTHREAD_CREATE_DETACHED);
 	cpu_set_t set;

@@ -242,6 +242,15 @@ typedef struct Wish {
 	KernelWish kernel; /* what wires it to a kernel thread of its own */
 } Wish;
 
+/* The program has set default attributes: they may ask for more than sizes. */
+static bool defaultchanged;
+
+SHIM(int, pthread_setattr_default_np, const pthread_attr_t *attr)
+{
+	defaultchanged = true;
+	return real.pthread_setattr_default_np(attr);
+}
+
 static int readattr(const pthread_attr_t *attr, Wish *w)
 {
 	pthread_attr_t def;
@@ -254,19 +263,19 @@ static int readattr(const pthread_attr_t *attr, Wish *w)
 	}
 	const pthread_attr_t *a = attr ? attr : &def;
 	void *low = NULL;
+	size_t size;
 	pthread_attr_getstacksize(a, &w->stacksize);
 	pthread_attr_getguardsize(a, &w->guardsize);
 	pthread_attr_getdetachstate(a, &w->detachstate);
-	if (attr) {
-		size_t size;
-		pthread_attr_getstack(a, &low, &size);
-		if ((uintptr_t)low + size) /* else none was set */
-			w->stackaddr = (char *)low + size - w->stacksize;
+	pthread_attr_getstack(a, &low, &size);
+	if ((uintptr_t)low + size) /* else none was set */
+		w->stackaddr = (char *)low + size - w->stacksize;
+	if (attr || defaultchanged) {
 		w->hasmask = pthread_attr_getsigmask_np(a, &w->mask) == 0;
 		kernelwish(&w->kernel, a);
-	} else {
-		pthread_attr_destroy(&def);
 	}
+	if (!attr)
+		pthread_attr_destroy(&def);
 	return r;
 }
 
@@ -288,21 +297,20 @@ static void oldstack(Stack st)
 static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *arg)
 {
 	Stack s;
-	size_t page = 4096;
+	size_t guard = 0;
 	if (w->stackaddr) {
 		s.lo = s.guard = (uintptr_t)w->stackaddr;
 		s.hi = s.lo + w->stacksize;
 	} else {
-		/* glibc counts the guard as part of the size. */
-		size_t guard = (w->guardsize + page - 1) & ~(page - 1);
-		size_t size = (w->stacksize + page - 1) & ~(page - 1);
-		if (guard >= size)
+		/* The guard is not part of the size, as in glibc since 2.27. */
+		guard = pageup(w->guardsize);
+		if (guard < w->guardsize || w->stacksize + guard < guard)
 			return EINVAL;
-		int r = newstack(size - guard, guard, &s);
+		int r = newstack(w->stacksize, guard, &s);
 		if (r) {
 			/* Those made before may only be waiting for this P to end. */
 			gosched();
-			r = newstack(size - guard, guard, &s);
+			r = newstack(w->stacksize, guard, &s);
 		}
 		if (r)
 			return EAGAIN;
@@ -323,6 +331,9 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	th->result = PTHREAD_CANCELED; /* what it has when libc itself unwinds it */
 	th->stack = s;
 	th->userstack = w->stackaddr != NULL;
+	th->stacksize = w->stacksize;
+	th->guardsize = guard;
+	th->ownsched = w->kernel.explicit;
 	th->state = w->detachstate == PTHREAD_CREATE_DETACHED ? ThreadDetached : ThreadJoinable;
 	Thread *self = curthread();
 	if (self)

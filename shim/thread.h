@@ -32,9 +32,11 @@ typedef struct Thread {
 	void *(*start)(void *);
 	void *arg;
 	void *result;
-	Stack stack; /* ours, or the program's when userstack */
+	Stack stack;                 /* ours, or the program's when userstack */
+	size_t stacksize, guardsize; /* of ours: what was asked for */
 	bool userstack;
 	bool ismain;
+	bool ownsched;          /* made with PTHREAD_EXPLICIT_SCHED */
 	bool exiting;           /* past its last cancellation point */
 	struct Thread *joiner;  /* who waits for it, for EDEADLK */
 	struct Thread *joining; /* whom it waits for */
@@ -65,6 +67,12 @@ static inline Thread *curthread(void)
 {
 	G *gp = getg();
 	return gp ? ghost(gp) : NULL;
+}
+
+static inline size_t pageup(size_t n)
+{
+	size_t page = 4096;
+	return (n + page - 1) & ~(page - 1);
 }
 
 /* Of a pthread_t; NULL: it is no goroutine's (a foreign thread, or main before the start). */
