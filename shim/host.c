@@ -49,7 +49,11 @@ bool unsafepc(uintptr_t pc)
 	return false;
 }
 
-/* Notes the executable segments of libc, ld.so, the vdso, the owner of malloc, and us. */
+/*
+ * Notes the executable segments of libc, ld.so, the vdso, the owner of malloc, and us.
+ * &malloc won't do for its owner: in a program that isn't position-independent and takes
+ * that address (python3, node) it is the program's PLT entry for every object.
+ */
 static int notetext(struct dl_phdr_info *info, size_t size, void *arg)
 {
 	(void)size;
@@ -88,7 +92,7 @@ static void notetexts(void)
 	uintptr_t known[] = {(uintptr_t)&notetext,
 			     (uintptr_t)libcsym("gnu_get_libc_version", NULL),
 			     (uintptr_t)libcsym("_dl_allocate_tls", "GLIBC_PRIVATE"),
-			     (uintptr_t)&malloc, /* whoever has it: through the GOT */
+			     (uintptr_t)firstdefinition("malloc"),
 			     getauxval(AT_SYSINFO_EHDR),
 			     0};
 	nunsafe = 0;

@@ -2,8 +2,8 @@
  * real.c - finds libc's functions in the loader's own tables.
  *
  * _r_debug lists the loaded objects (it is what debuggers read); of each the
- * dynamic section names the GNU hash table, the symbols and their versions. We
- * look only into libc.so.6 and ld.so, known by DT_SONAME, so an
+ * dynamic section names the GNU hash table, the symbols and their versions. For what
+ * we call we look only into libc.so.6 and ld.so, known by DT_SONAME, so an
  * interposer between us and libc is passed by: it would call back into us.
  *
  * Rejected: dlsym and dlvsym (lock, malloc, and before glibc 2.36 RTLD_NEXT
@@ -51,7 +51,7 @@ static bool streq(const char *a, const char *b)
 	return *a == *b;
 }
 
-/* False when the object lacks a table (the vdso of some kernels, old objects). */
+/* False when symbols can't be looked up (the vdso of some kernels, old objects). */
 static bool readobject(const struct link_map *map, Object *o)
 {
 	*o = (Object){.base = map->l_addr};
@@ -70,9 +70,10 @@ static bool readobject(const struct link_map *map, Object *o)
 		case DT_SONAME: soname = d->d_un.d_val; break;
 		}
 	}
-	if (!o->gnuhash || !o->symtab || !o->strtab || !o->versym || !o->verdef || !soname)
+	if (!o->gnuhash || o->gnuhash[0] == 0 || !o->symtab || !o->strtab)
 		return false;
-	o->soname = o->strtab + soname;
+	if (soname)
+		o->soname = o->strtab + soname;
 	return true;
 }
 
@@ -89,9 +90,11 @@ static const char *versionname(const Object *o, unsigned index)
 	}
 }
 
-/* version NULL: the default one, whose hidden bit is clear. */
+/* version NULL: the default one, whose hidden bit is clear, or an object without versions. */
 static bool rightversion(const Object *o, uint32_t sym, const char *version)
 {
+	if (!o->versym)
+		return !version;
 	unsigned v = o->versym[sym];
 	if (!version)
 		return !(v & 0x8000);
@@ -146,7 +149,7 @@ static void findlibc(void)
 {
 	for (const struct link_map *map = _r_debug.r_map; map; map = map->l_next) {
 		Object o;
-		if (!readobject(map, &o))
+		if (!readobject(map, &o) || !o.soname || !o.versym || !o.verdef)
 			continue;
 		if (streq(o.soname, "libc.so.6"))
 			libc = o;
@@ -163,6 +166,18 @@ void *libcsym(const char *name, const char *version)
 		p = lookup(&libc, name, hash, version);
 	if (!p && ldso.soname)
 		p = lookup(&ldso, name, hash, version);
+	return p;
+}
+
+void *firstdefinition(const char *name)
+{
+	uint32_t hash = hashname(name);
+	void *p = NULL;
+	for (const struct link_map *map = _r_debug.r_map; map && !p; map = map->l_next) {
+		Object o;
+		if (readobject(map, &o))
+			p = lookup(&o, name, hash, NULL);
+	}
 	return p;
 }
 

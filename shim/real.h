@@ -119,4 +119,7 @@ const char *realmissing(void);
  */
 void *libcsym(const char *name, const char *version);
 
+/* The function that the loaded objects define under this name, the first in their order. As libcsym. */
+void *firstdefinition(const char *name);
+
 #endif
