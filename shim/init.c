@@ -19,6 +19,7 @@
 /* --- settings ------------------------------------------------------------------------- */
 
 static char *envgoshim, *envgomaxprocs;
+static bool envtoolong;
 
 /* A decimal number in [min, max]; a bare key is 1. */
 static bool number(const char *s, size_t n, int64_t min, int64_t max, int64_t *out)
@@ -174,6 +175,10 @@ void rtsettings(void);
 void rtsettings(void)
 {
 	const char *s = envgoshim;
+	if (s && envtoolong) {
+		warn("GOSHIM: ignored; allowed: up to 1023 characters");
+		s = NULL;
+	}
 	while (s && *s) {
 		const char *end = strchrnul(s, ',');
 		if (end > s)
@@ -194,25 +199,29 @@ void rtsettings(void)
 		keepstderr();
 }
 
-static char *copyenv(const char *s)
+/* A copy that one line can show: without control characters, cut to size. False if it was cut. */
+static bool copyenv(char *buf, size_t size, const char *s)
 {
-	static char buf[1024];
-	static size_t used;
-	size_t n = strlen(s) + 1;
-	if (used + n > sizeof buf)
-		return NULL;
-	char *p = memcpy(buf + used, s, n);
-	used += n;
-	return p;
+	size_t n = strnlen(s, size);
+	bool whole = n < size;
+	n -= !whole;
+	for (size_t i = 0; i < n; i++)
+		buf[i] = (unsigned char)s[i] < ' ' || s[i] == 127 ? '?' : s[i];
+	buf[n] = 0;
+	return whole;
 }
 
 void parsesettings(char **envp)
 {
+	static char goshim[1024], gomaxprocs[32];
 	for (; envp && *envp; envp++) {
-		if (!strncmp(*envp, "GOSHIM=", 7))
-			envgoshim = copyenv(*envp + 7);
-		else if (!strncmp(*envp, "GOMAXPROCS=", 11))
-			envgomaxprocs = copyenv(*envp + 11);
+		if (!strncmp(*envp, "GOSHIM=", 7)) {
+			envgoshim = goshim;
+			envtoolong = !copyenv(goshim, sizeof goshim, *envp + 7);
+		} else if (!strncmp(*envp, "GOMAXPROCS=", 11)) {
+			envgomaxprocs = gomaxprocs; /* cut, it is no number that we take */
+			copyenv(gomaxprocs, sizeof gomaxprocs, *envp + 11);
+		}
 	}
 }
 
