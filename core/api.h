@@ -107,13 +107,17 @@ void goyieldasked(void);
 /* The caller, an event loop, asks for events without waiting: yields now and then, if others wait for its P. */
 void goturn(void);
 void gosched(void); /* yields: puts the caller on the global run queue */
-/* Moves the caller, unless it is wired, off main's kernel thread: the one that cannot end. */
+/* Moves the caller, unless it is wired, off main's kernel thread, which is the process to the
+ * kernel and had better not end. Tries: there may be no other to be had. */
 void leavemain(void);
 void lockOSThread(void); /* wires the caller to its M; nests */
 void unlockOSThread(void);
 /* Wires the caller for good: its M has state of the kernel's that others must not
  * meet, and ends with it. */
 void lockOSThreadForever(void);
+/* The same, and main's ends as well, which else only stops: it has what the kernel alone can give
+ * up, at its end. */
+void endOSThread(void);
 
 /* The M of the caller stays its own between the two; for a few instructions
  * of the shim that must not see the P taken away. No parking between. */

@@ -190,9 +190,9 @@ static void goexit0(G *gp)
 	void *arg = gp->exitarg;
 	casgstatus(gp, Grunning, Gdead);
 	dropg(mp);
-	bool mends = gp->mends;
+	bool mends = gp->mends, mainstoo = gp->mendsmain;
 	if (gp->lockedm) {
-		gp->mends = false;
+		gp->mends = gp->mendsmain = false;
 		gp->lockedm = NULL;
 		mp->lockedg = NULL;
 		gp->lockedcount = 0;
@@ -203,7 +203,7 @@ static void goexit0(G *gp)
 	gfput(getp(mp), gp);
 	done(arg); /* stack and block are free now */
 	if (mends)
-		mexit(mp);
+		mexit(mp, mainstoo);
 	schedule();
 }
 

@@ -440,13 +440,21 @@ void lockOSThreadForever(void)
 	sparem();
 }
 
-/* The goroutine that this M was wired to is gone: so is the kernel thread, but main's, which
- * is the process to the kernel. */
-void mexit(M *mp) UNCHECKED_ROLES
+void endOSThread(void)
+{
+	G *gp = getg();
+	lockOSThreadForever();
+	if (gp)
+		gp->mendsmain = true;
+}
+
+/* The goroutine that this M was wired to is gone: so is the kernel thread. Main's only stops, as
+ * much in /proc/self is empty when that has ended, unless it has to. */
+void mexit(M *mp, bool mainstoo) UNCHECKED_ROLES
 {
 	mp->lockedg = NULL;
 	handoffp(releasep(mp));
-	if (atomic_load(&mp->tid) == sched.pid) {
+	if (atomic_load(&mp->tid) == sched.pid && !mainstoo) {
 		mp->lockedg = mp->g0; /* as good as wired: it runs no other */
 		for (;;) {
 			notesleep(&mp->park); /* nobody wakes it */

@@ -71,7 +71,8 @@ struct G {
 	G *alllink;   /* sched.allg, append only */
 	M *lockedm;   /* wired to this M */
 	uint32_t lockedcount;
-	bool mends; /* its M ends with it (lockOSThreadForever) */
+	bool mends;     /* its M ends with it (lockOSThreadForever) */
+	bool mendsmain; /* ... even if it is main's (endOSThread) */
 	void *host;
 	void (*startfn)(void *);
 	void *startarg;
@@ -248,7 +249,7 @@ void acquirep(M *mp, P *pp) GIVES_P;
 P *releasep(M *mp) DROPS_P;
 M *malloc_m(void);
 void clearp(M *mp, P *pp);
-void mexit(M *mp) ON_G0 noreturn_fn;
+void mexit(M *mp, bool mainstoo) ON_G0 noreturn_fn;
 void mforkchild(void);
 void startlockedm(G *gp) ON_G0;
 void stoplockedm(void) ON_G0;

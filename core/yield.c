@@ -88,7 +88,9 @@ static void leavemain0(G *gp) UNCHECKED_ROLES
 
 void leavemain(void)
 {
+	enum { TRIES = 3 };
 	G *gp = getg();
-	while (gp && !gp->lockedm && atomic_load(&gp->m->tid) == sched.pid)
+	for (int i = 0; i < TRIES && gp && !gp->lockedm && atomic_load(&gp->m->tid) == sched.pid;
+	     i++)
 		mcall(leavemain0);
 }

@@ -11,7 +11,9 @@
  * The caller goes first: if it fails, nothing has changed. Another thread
  * failing after that would leave the process half root; it is ended then, as by libc.
  */
+#include "pin.h"
 #include "sched.h"
+#include "sync.h"
 #include "thread.h"
 
 #include <dirent.h>
@@ -106,6 +108,8 @@ static void ask(int tid)
 {
 	if (tid == (int)sys0(SYS_gettid))
 		return;
+	if (tid == (int)sys0(SYS_getpid) && atomic_load(&mainended) == forkgen)
+		return; /* it can still be signalled, but nobody is there */
 	int at = slotof(tid);
 	if (at < 0 || atomic_load(&made[at].seq) == atomic_load(&ids.seq))
 		return;

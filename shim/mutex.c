@@ -25,6 +25,7 @@
 #include <sys/single_threaded.h>
 
 #include "deadline.h"
+#include "pin.h"
 #include "sched.h"
 #include "signal.h"
 #include "tls.h"
@@ -321,7 +322,7 @@ static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait)
 	int err;
 	/* If it ends as the owner, so must its kernel thread (robustexit). */
 	if (kindof((Mutex *)pm) & KindInherit)
-		leavemain();
+		avoidmain();
 	wire();
 	bracketenter();
 	if (!wait)

@@ -11,18 +11,25 @@
  */
 #include "pin.h"
 #include "sched.h"
+#include "sync.h"
 
 #include <limits.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+
+void avoidmain(void)
+{
+	Thread *th = curthread();
+	if (th && !th->ismain)
+		leavemain();
+}
 
 void pin(void)
 {
 	Thread *th = curthread();
 	if (!th || th->pinned)
 		return;
-	if (!th->ismain)
-		leavemain();
+	avoidmain();
 	lockOSThreadForever();
 	th->ktid = (int)sys0(SYS_gettid);
 	th->pinned = true;
@@ -409,6 +416,8 @@ static bool ownerdied(_Atomic uint32_t *word, bool inherits)
 	return true;
 }
 
+_Atomic uint32_t mainended;
+
 /*
  * What the kernel does at a thread's end with its robust list; the kernel thread lives
  * on. The list is of the kernel's ABI: links, and the distance from a link to its
@@ -436,6 +445,9 @@ void robustexit(void)
 	TLSFIELD(own, long, 8) = offset;
 	TLSFIELD(head, void *, 0) = head;
 	sys2(SYS_set_robust_list, (long)own, 24);
-	if (tail != (uintptr_t *)own)
-		pin();
+	if (tail == (uintptr_t *)own)
+		return;
+	if (sys0(SYS_gettid) == sys0(SYS_getpid))
+		atomic_store(&mainended, forkgen);
+	endOSThread();
 }

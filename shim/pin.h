@@ -8,6 +8,8 @@
 
 /* Wires the calling goroutine to its kernel thread for good. */
 void pin(void);
+/* Before the caller is wired to its kernel thread, which may have to end with it: not main's, unless it is main. */
+void avoidmain(void);
 /*
  * Before the system call nr of the calling goroutine: translates a tid among its arguments, and
  * wires the caller when the call changes what the kernel keeps for a thread. 0, or an error number:
@@ -44,5 +46,7 @@ bool bear(Birth *b);      /* on the new thread; false: it must not live */
 
 /* The caller ends: robust mutexes that it holds learn of it. */
 void robustexit(void);
+/* The process (its forkgen) whose main's kernel thread is about to end, or has; 0: none. */
+extern _Atomic uint32_t mainended;
 
 #endif
