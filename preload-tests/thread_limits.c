@@ -141,12 +141,20 @@ static void guard_too_large(void)
 	CHECK_EQ((intptr_t)join(spawn(plus_one, (void *)1)), 2);
 }
 
+/* A user of no importance, with no other processes: they count, too. */
+static int become_nobody(void)
+{
+	unsigned id = 1000000 + (unsigned)getpid();
+
+	return setgid(id) == 0 && setuid(id) == 0;
+}
+
 /* No more processes or threads for this user: kernel threads run out, goroutines need not. */
 static int no_more_processes(void)
 {
 	struct rlimit rl = {20, 20};
 
-	if (setgid(54321) != 0 || setuid(54321) != 0)
+	if (!become_nobody())
 		return 77;
 	REQUIRE(setrlimit(RLIMIT_NPROC, &rl) == 0);
 	int n = fill(500);
@@ -157,20 +165,66 @@ static int no_more_processes(void)
 	return 0;
 }
 
-static void process_limit(void)
+/*
+ * All kernel threads wait for one whose thread sleeps: it has to wake though there is none left to
+ * look after it. An inheriting mutex ties its holder to a kernel thread.
+ */
+static pthread_mutex_t inheriting;
+static int has_it;
+
+static void *holds_for_a_while(void *arg)
+{
+	CHECK_EQ(pthread_mutex_lock(&inheriting), 0);
+	__atomic_store_n(&has_it, 1, __ATOMIC_RELEASE);
+	sleep_ms(50);
+	CHECK_EQ(pthread_mutex_unlock(&inheriting), 0);
+	return arg;
+}
+
+static int all_wait_for_a_sleeper(void)
+{
+	struct rlimit rl = {4, 4};
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	REQUIRE_OK(pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT));
+	REQUIRE_OK(pthread_mutex_init(&inheriting, &attr));
+	CHECK_EQ((intptr_t)join(spawn(plus_one, (void *)1)), 2);
+	if (!become_nobody())
+		return 77;
+	REQUIRE(setrlimit(RLIMIT_NPROC, &rl) == 0);
+	pthread_t t = spawn(holds_for_a_while, NULL);
+	while (!__atomic_load_n(&has_it, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	CHECK_EQ(pthread_mutex_lock(&inheriting), 0);
+	CHECK_EQ(pthread_mutex_unlock(&inheriting), 0);
+	join(t);
+	return 0;
+}
+
+static void as_a_poor_user(int (*fn)(void))
 {
 	if (geteuid() != 0)
 		SKIP_CASE("needs root, to become a user of no importance");
-	int status = in_child(no_more_processes);
+	int status = in_child(fn);
 	if (status == 77 << 8)
 		SKIP_CASE("cannot change the user");
 	CHECK_EQ(status, 0);
 }
 
+static void process_limit(void)
+{
+	as_a_poor_user(no_more_processes);
+}
+
+static void process_limit_and_wired(void)
+{
+	as_a_poor_user(all_wait_for_a_sleeper);
+}
+
 static const struct test_case cases[] = {
-    {"stack_too_large", stack_too_large},
-    {"guard_too_large", guard_too_large},
-    {"process_limit", process_limit},
+    {"stack_too_large", stack_too_large}, {"guard_too_large", guard_too_large},
+    {"process_limit", process_limit},     {"process_limit_and_wired", process_limit_and_wired},
     {"address_space", address_space},
 };
 
