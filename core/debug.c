@@ -104,27 +104,28 @@ void warn(const char *fmt, ...)
 	putline(&l);
 }
 
+char waitreasons[WaitReasonCount][24] = {
+    [WaitNone] = "",
+    [WaitMutex] = "sync.Mutex.Lock",
+    [WaitCond] = "sync.Cond.Wait",
+    [WaitRWMutexR] = "sync.RWMutex.RLock",
+    [WaitRWMutexW] = "sync.RWMutex.Lock",
+    [WaitSem] = "semacquire",
+    [WaitBarrier] = "barrier",
+    [WaitOnce] = "once",
+    [WaitJoin] = "join",
+    [WaitFutex] = "futex",
+    [WaitSleep] = "sleep",
+    [WaitIORead] = "IO wait",
+    [WaitIOWrite] = "IO wait",
+    [WaitIOPoll] = "select",
+    [WaitSignal] = "signal wait",
+    [WaitThread] = "thread exit",
+};
+
 const char *waitreasonstr(WaitReason r)
 {
-	static const char *const s[WaitReasonCount] = {
-	    [WaitNone] = "",
-	    [WaitMutex] = "sync.Mutex.Lock",
-	    [WaitCond] = "sync.Cond.Wait",
-	    [WaitRWMutexR] = "sync.RWMutex.RLock",
-	    [WaitRWMutexW] = "sync.RWMutex.Lock",
-	    [WaitSem] = "semacquire",
-	    [WaitBarrier] = "barrier",
-	    [WaitOnce] = "once",
-	    [WaitJoin] = "join",
-	    [WaitFutex] = "futex",
-	    [WaitSleep] = "sleep",
-	    [WaitIORead] = "IO wait",
-	    [WaitIOWrite] = "IO wait",
-	    [WaitIOPoll] = "select",
-	    [WaitSignal] = "signal wait",
-	    [WaitThread] = "thread exit",
-	};
-	return (unsigned)r < WaitReasonCount && s[r] ? s[r] : "?";
+	return (unsigned)r < WaitReasonCount ? waitreasons[r] : "?";
 }
 
 static const char *gstatusstr(uint32_t s)

@@ -462,6 +462,7 @@ static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags)
 
 	atomic_fetch_add(&poller.waiting, 1);
 	parkarm(gp, (flags & ParkIntr) != 0);
+	gp->waitobj = (uintptr_t)pw->t[0].fd;
 	atomic_store(&gp->waking, WakeIdle);
 	for (int i = 0; i < pw->n; i++) {
 		w[i].pd = pw->t[i].pd;

@@ -592,7 +592,7 @@ uint32_t gopark(bool (*unlockf)(G *gp, void *arg), void *arg, WaitReason why, in
 	if (unlikely(gp == mp->g0))
 		throw("gopark: on g0");
 	gp->waitreason = why;
-	gp->waitsince = 0;
+	gp->waitsince = nanotime();
 	mp->waitunlockf = unlockf;
 	mp->waitarg = arg;
 	mp->waittimer = NULL;

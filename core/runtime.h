@@ -65,7 +65,8 @@ struct G {
 	bool wantintr;         /* the coming park may be ended by ginterrupt (owner) */
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
 	WaitReason waitreason;
-	int64_t waitsince; /* ns; valid while Gwaiting */
+	int64_t waitsince; /* nanotime(); this and waitobj are valid while Gwaiting */
+	uintptr_t waitobj; /* the address or, for I/O, the (first) descriptor waited for; 0: none */
 	int64_t goid;
 	G *schedlink; /* run queues, free lists */
 	G *alllink;   /* sched.allg, append only */
@@ -79,7 +80,6 @@ struct G {
 	uint64_t kmask; /* kernel signal mask of the M that runs it */
 	void (*exitdone)(void *);
 	void *exitarg;
-	int64_t runnablesince;
 };
 
 struct M {
@@ -202,6 +202,7 @@ typedef struct Sched {
 } Sched;
 
 extern Sched sched;
+extern char waitreasons[WaitReasonCount][24];
 
 extern __thread G *goshim_g __attribute__((tls_model("initial-exec")));
 

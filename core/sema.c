@@ -321,6 +321,7 @@ static int gowait(Sudog *s, Bucket *b, WaitReason why, int64_t deadline, int fla
 	uint32_t by;
 
 	parkarm(s->gp, (flags & ParkIntr) != 0);
+	s->gp->waitobj = (uintptr_t)atomic_load_explicit(&s->addr, memory_order_relaxed);
 	by = gopark(unlockbucket, &b->lock, why, deadline);
 	if (by == WakeReady)
 		return 0;
@@ -422,6 +423,8 @@ int semarequeue(const void *from, const void *to, int nwake, int nmove, bool (*c
 	while (from != to && n < nmove && (s = headof(bf, from)) != NULL) {
 		dequeue(bf, s);
 		enqueue(bt, s, to, false);
+		if (s->gp != NULL)
+			s->gp->waitobj = (uintptr_t)to;
 		n++;
 	}
 	unlockboth(bf, bt);
@@ -476,6 +479,7 @@ int gosleep(int64_t deadline, int flags)
 	}
 	acquirem(); /* gopark ends the section */
 	parkarm(gp, (flags & ParkIntr) != 0);
+	gp->waitobj = 0;
 	return gopark(NULL, NULL, WaitSleep, deadline) == WakeIntr ? -EINTR : 0;
 }
 

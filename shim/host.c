@@ -353,6 +353,7 @@ bool startsched(void)
 	rtsettings();
 	atomic_store(&template.step, 0);
 	sys2(SYS_prctl, PR_GET_NAME, (long)comm);
+	memcpy(mainthread.name, comm, sizeof comm);
 	if (newthread(templatebody, NULL, &template.lo, &template.hi)) {
 		/* No memory, no processes: pthread_create fails with EAGAIN natively, too. */
 		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);

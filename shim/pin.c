@@ -256,7 +256,10 @@ SHIM(int, prctl, int kind, ...)
 	}
 	if (th && ofthread(kind))
 		pin();
-	return real.prctl(kind, a[0], a[1], a[2], a[3]);
+	int r = real.prctl(kind, a[0], a[1], a[2], a[3]);
+	if (th && r == 0 && kind == PR_SET_NAME)
+		strncpy(th->name, (const char *)a[0], sizeof th->name - 1);
+	return r;
 }
 
 /* --- by syscall() ------------------------------------------------------------------- */

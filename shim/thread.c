@@ -294,7 +294,7 @@ static void oldstack(Stack st)
 	sectionleave(s);
 }
 
-static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *arg)
+static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *arg, void *pc)
 {
 	Stack s;
 	size_t guard = 0;
@@ -336,8 +336,11 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	th->ownsched = w->kernel.explicit;
 	th->state = w->detachstate == PTHREAD_CREATE_DETACHED ? ThreadDetached : ThreadJoinable;
 	Thread *self = curthread();
-	if (self)
+	th->creatorpc = pc;
+	if (self) {
+		th->creator = goid(self->gp);
 		memcpy(th->name, self->name, sizeof th->name);
+	}
 	sigthreadinit(th, self);
 	if (w->hasmask)
 		memcpy(&th->mask, &w->mask, 8);
@@ -372,7 +375,7 @@ SHIM(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*star
 	Wish w;
 	trim(); /* also for those that end detached */
 	int r = readattr(attr, &w);
-	return r ? r : create(t, &w, start, arg);
+	return r ? r : create(t, &w, start, arg, __builtin_return_address(0));
 }
 
 SHIM(int, thrd_create, thrd_t *t, thrd_start_t start, void *arg)
@@ -559,9 +562,11 @@ SHIM(pid_t, gettid, void)
 SHIM(int, pthread_setname_np, pthread_t t, const char *name)
 {
 	Thread *th = threadof(t);
-	if (!th || th->ismain)
-		return real.pthread_setname_np(t, name); /* main's is the process's too */
 	size_t n = strnlen(name, sizeof th->name);
+	int r = !th || th->ismain ? real.pthread_setname_np(t, name)
+				  : 0; /* main's is the process's too */
+	if (r || !th)
+		return r;
 	if (n >= sizeof th->name)
 		return ERANGE;
 	memcpy(th->name, name, n + 1);

@@ -59,7 +59,10 @@ typedef struct Thread {
 	Birth *birth;    /* while pthread_create waits for it (pin.c) */
 	int wired;       /* depth of wire() */
 	G *vforkgp;      /* while a vfork child runs on it */
-	char name[16];
+	char name[16];   /* also main's, which the kernel has too */
+	/* Who made it, and where that goes on; 0: a foreign thread. For debuggers. */
+	int64_t creator;
+	void *creatorpc;
 } Thread;
 
 /* Of the running goroutine; NULL when the caller is none. */
