@@ -22,8 +22,8 @@ int gettid_os(void);
 /* Zeroed pages; NULL when memory is short. */
 void *sysalloc(size_t n);
 void sysfree(void *p, size_t n);
-/* Address space without access rights, to be opened piece by piece: what is
- * closed counts against no limit but RLIMIT_AS, and mlockall does not fill it. */
+/* Address space without access rights, to be opened piece by piece: what is closed counts
+ * against no limit but RLIMIT_AS, mlockall does not fill it, and it is in no core file. */
 void *sysreserveclosed(size_t n);
 int sysopen(void *p, size_t n);  /* read and write: 0 or -errno */
 int sysclose(void *p, size_t n); /* no access; contents are kept */

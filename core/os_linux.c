@@ -115,12 +115,21 @@ void sysfree(void *p, size_t n)
 
 void *sysreserveclosed(size_t n)
 {
-	return map(NULL, n, PROT_NONE, MAP_NORESERVE);
+	void *p = map(NULL, n, PROT_NONE, MAP_NORESERVE);
+
+	/* gdb's gcore would write it all. */
+	if (p != NULL)
+		sys3(SYS_madvise, (long)p, (long)n, MADV_DONTDUMP);
+	return p;
 }
 
 int sysopen(void *p, size_t n)
 {
-	return (int)sys3(SYS_mprotect, (long)p, (long)n, PROT_READ | PROT_WRITE);
+	int r = (int)sys3(SYS_mprotect, (long)p, (long)n, PROT_READ | PROT_WRITE);
+
+	if (r == 0)
+		sys3(SYS_madvise, (long)p, (long)n, MADV_DODUMP);
+	return r;
 }
 
 int sysclose(void *p, size_t n)

@@ -13,7 +13,7 @@
  *	| guard | usable ............ | guard | usable ............ | ...
  *
  * Where the kernel can (6.13), guards are markers in the page table
- * (MADV_GUARD_INSTALL) and an arena stays one mapping. Elsewhere the guard is left
+ * (MADV_GUARD_INSTALL) and an arena, but for its first stacks, stays one mapping. Elsewhere the guard is left
  * closed and each stack costs two mappings; at the map limit creation fails
  * with EAGAIN. A stack's hot end and its upper neighbour's guard lie on
  * adjacent pages, so they share a page of the page table: one each, not two.
@@ -60,6 +60,9 @@ enum {
 	MaxKept = 4,
 };
 #define OWNMAPPING ((size_t)256 * 1024 * 1024)
+/* So many stacks have a closed page for a guard also where markers can be had: gdb's gcore gives a
+ * mapping up at the first marker it meets, and all stacks above with it. */
+enum { CLOSEDGUARDS = 4096 };
 #define ARENAMIN ((size_t)256 * 1024 * 1024)
 #define ARENAMAX ((size_t)64 * 1024 * 1024 * 1024)
 #define SIZEMAX ((size_t)1 << 46)
@@ -107,6 +110,7 @@ static struct {
 	uintptr_t arena, arenaend; /* not yet given to chunks */
 	size_t reserved;
 	GuardBy guardby;
+	int nclosed; /* guards that are closed though markers can be had */
 	size_t inuse, pooled;
 	/* After a fork: the pools are to be made anew. */
 	bool forked;
@@ -362,6 +366,10 @@ static int openslot_locked(Chunk *k, uint32_t i)
 	}
 	if (c->guard == 0)
 		return 0;
+	if (stacks.nclosed < CLOSEDGUARDS && sysclose((void *)p, c->guard) == 0) {
+		stacks.nclosed++;
+		return 0;
+	}
 	r = installguard(p, c->guard);
 	return r == 0 ? 0 : sysclose((void *)p, c->guard);
 }

@@ -331,6 +331,8 @@ static bool arenainit(void)
 		arena.israw = (uint8_t *)arena.end + tables;
 		/* Blocks are small and scattered over time: huge pages would waste memory. */
 		sys3(SYS_madvise, r, (long)n, 15 /* MADV_NOHUGEPAGE */);
+		/* gdb's gcore would write it all. */
+		sys3(SYS_madvise, r, (long)(n + 2 * tables), 16 /* MADV_DONTDUMP */);
 		atomic_store(&arena.brk, arena.base);
 		return true;
 	}
@@ -339,7 +341,11 @@ static bool arenainit(void)
 
 static bool openmemory(void *p, size_t n)
 {
-	return sys3(SYS_mprotect, (long)p, (long)pageup(n), 3 /* read, write */) == 0;
+	n = pageup(n);
+	if (sys3(SYS_mprotect, (long)p, (long)n, 3 /* read, write */))
+		return false;
+	sys3(SYS_madvise, (long)p, (long)n, 17 /* MADV_DODUMP */);
+	return true;
 }
 
 /*

@@ -146,7 +146,8 @@ Test(stack, a_hundred_thousand_of_eight_mib, .timeout = 60)
 	used = rss() - before;
 	cr_log_info("%zu bytes resident each", used / N);
 	cr_assert_lt(used / N, 4300UL, "one page each and the records");
-	cr_assert_lt(mappings() - maps, 100);
+	/* The first few thousand have a guard that is a mapping, for gdb's sake. */
+	cr_assert_lt(mappings() - maps, 10000);
 	for (int i = 0; i < N; i += 997)
 		cr_assert_eq(faults((void *)(s[i].lo - 1), NULL), SIGSEGV);
 	for (int i = 0; i < N; i++)
