@@ -9,7 +9,7 @@
  * the goroutine's own stack and makes the context resume in asyncinterrupt
  * there. That is an ordinary function of the goroutine: it may yield, park,
  * migrate, run the program's signal handlers; when it returns, to
- * sigreturnstub, the kernel restores from the copied frame every register that
+ * __restore_rt, the kernel restores from the copied frame every register that
  * it saved, whatever the CPU has. Only what belongs to the kernel thread, mask
  * and signal stack, is corrected first (sigresume).
  *
@@ -98,7 +98,7 @@ bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
 	sp = ((sp - n) & ~(uintptr_t)15) - 8;
 	struct sigframe *fr = (struct sigframe *)sp;
 	siginfo_t *newinfo = (siginfo_t *)((char *)&fr->uc + UCSIZE);
-	fr->pretcode = (uintptr_t)sigreturnstub;
+	fr->pretcode = (uintptr_t)__restore_rt;
 	memcpy(&fr->uc, uc, UCSIZE);
 	fr->uc.uc_mcontext.fpregs = newfp;
 	memcpy(newinfo, info, sizeof *newinfo);
@@ -116,7 +116,7 @@ bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
 
 void *sigrestorer(void)
 {
-	return (void *)sigreturnstub;
+	return (void *)__restore_rt;
 }
 
 void sigresume(void *ctx)

@@ -294,7 +294,7 @@ noreturn_fn void gogo(G *gp);
 void gostart(void);
 long syscalltramp(long nr, long a, long b, long c, long d, long e, long f, _Atomic uint32_t *intr);
 extern char syscalltramp_begin[], syscalltramp_end[], syscalltramp_intr[];
-void sigreturnstub(void);
+void __restore_rt(void);
 extern bool have_fsgsbase;
 
 /* sysmon.c */

@@ -249,6 +249,13 @@ def suite_fleet():
     return counted(["preload-tests/fleet/run", "build"], 400)
 
 
+def suite_gdb():
+    """goroutines in gdb, live and in core files"""
+    exists("preload-tests/gdb/run", "preload-tests/gdb/run")
+    need_release()
+    return counted(["preload-tests/gdb/run", "build"], 400)
+
+
 def suite_demo():
     """tools/demo, shortened, and what it says to bad usage"""
     need_release()
@@ -317,7 +324,7 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "bench", "demo"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "gdb", "bench", "demo"]
 LONG = ["debug", "repeat", "soak", "servers", "figures"]
 
 
@@ -341,7 +348,7 @@ def main(argv):
             print(f"test: {arg}: unknown option", file=sys.stderr)
             return 2
     names = [n for n in SUITES + LONG if n in chosen] if chosen else SUITES + (LONG if everything else [])
-    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "bench", "demo", "repeat", "soak", "servers", "figures"}:
+    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "gdb", "bench", "demo", "repeat", "soak", "servers", "figures"}:
         names.insert(0, "build")
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop)

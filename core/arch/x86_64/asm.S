@@ -146,17 +146,17 @@ syscalltramp_intr:
 /*
  * Return address of an injected handler (preempt.c): the kernel's signal
  * frame lies above it. The bytes are those by which unwinders and debuggers
- * know a signal trampoline.
+ * know a signal trampoline, and where there is a name, it is this one (libc's) for gdb.
  */
-	.globl sigreturnstub
-	.hidden sigreturnstub
-	.type sigreturnstub, @function
+	.globl __restore_rt
+	.hidden __restore_rt
+	.type __restore_rt, @function
 	.p2align 4
 	nop
-sigreturnstub:
+__restore_rt:
 	movq $15, %rax
 	syscall
 	ud2
-	.size sigreturnstub, .-sigreturnstub
+	.size __restore_rt, .-__restore_rt
 
 	.section .note.GNU-stack, "", @progbits
