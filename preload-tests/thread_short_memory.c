@@ -10,6 +10,7 @@
 enum { MOST = 300, MIB = 1 << 20, NOBODY = 54321 };
 
 static volatile int stop;
+static int least; /* so many threads there must be, with stacks of 8 MiB */
 static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
 static int ran;
 
@@ -29,11 +30,16 @@ static int fill(void)
 {
 	static pthread_t t[MOST];
 	int n = 0, rc = 0;
+	pthread_attr_t attr;
 
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 8 * MIB);
 	stop = ran = 0;
-	while (n < MOST && (rc = pthread_create(&t[n], NULL, naps, t + MOST - n)) == 0)
+	while (n < MOST && (rc = pthread_create(&t[n], &attr, naps, t + MOST - n)) == 0)
 		n++;
 	if (rc && rc != EAGAIN)
+		return __LINE__;
+	if (n < least)
 		return __LINE__;
 	usleep(20000);
 	stop = 1;
@@ -88,6 +94,16 @@ static void address_space(void)
 	CHECK_EQ(in_limited_child(RLIMIT_AS, used() + 200l * MIB, 0), 0);
 }
 
+/* What the runtime itself takes of a limit leaves room for the threads. */
+static void room_for_some(void)
+{
+	for (long more = 160; more < 500; more = more * 5 / 4) {
+		least = 8;
+		CHECK_EQ(in_limited_child(RLIMIT_AS, used() + more * MIB, 0), 0);
+		least = 0;
+	}
+}
+
 static void data_segment(void)
 {
 	for (long more = 0; more < 32; more++)
@@ -104,6 +120,7 @@ static void processes(void)
 
 static const struct test_case cases[] = {
     {"address_space", address_space},
+    {"room_for_some", room_for_some},
     {"data_segment", data_segment},
     {"processes", processes},
 };

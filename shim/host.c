@@ -163,7 +163,6 @@ static void *starthread(void *p)
 		tlsprobemalloc(); /* the first thread after tlsprobe */
 	}
 	notethread();
-	free(p);
 	sys2(SYS_prctl, PR_SET_NAME, (long)comm); /* not the template's */
 	s.fn(s.arg);
 	return NULL;
@@ -174,12 +173,11 @@ static void *starthread(void *p)
 static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi)
 {
 	Stack s;
-	Starter *st = malloc(sizeof *st);
 	/* libc puts block and static TLS on top of the stack. */
-	if (!st || stackalloc(MSTACK + tlsstaticsize(), 4096, &s)) {
-		free(st);
+	if (stackalloc(MSTACK + tlsstaticsize(), 4096, &s))
 		return -EAGAIN;
-	}
+	/* At the stack's far end, not malloc's: each thread would get an arena of 64 MiB. */
+	Starter *st = (Starter *)s.lo;
 	st->fn = fn;
 	st->arg = arg;
 	pthread_attr_t attr;
@@ -190,7 +188,6 @@ static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi
 	int r = real.pthread_create(&t, &attr, starthread, st);
 	pthread_attr_destroy(&attr);
 	if (r) {
-		free(st);
 		stackfree(s);
 		return -r;
 	}

@@ -25,6 +25,7 @@
 #include <malloc.h>
 #include <netdb.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 TlsLayout tls;
 
@@ -318,8 +319,13 @@ static bool arenainit(void)
 	size_t below = (tls.statictls - tls.size + tls.align - 1) & ~(tls.align - 1);
 	size_t above = ((tls.size + 63) & ~63u) + BLOCKEXTRA;
 	arena.stride = (below + above + tls.align - 1) & ~(tls.align - 1);
-	/* Room for millions; less where address space is limited (ulimit -v). */
-	for (size_t n = 64ul << 30; n >= 16ul << 20; n >>= 2) {
+	/* Room for millions; where address space is limited (ulimit -v) a part of it, since
+	 * the stacks need many times as much. */
+	size_t most = 64ul << 30;
+	struct rlimit as;
+	if (getrlimit(RLIMIT_AS, &as) == 0 && as.rlim_cur / 16 < most)
+		most = as.rlim_cur / 16 & ~4095ul;
+	for (size_t n = most; n >= 64 * arena.stride; n = n / 4 & ~4095ul) {
 		size_t tables = pageup(n / arena.stride * sizeof *arena.raws);
 		long r = sys6(SYS_mmap, 0, (long)(n + 2 * tables), 0 /* PROT_NONE */,
 			      0x4022 /* PRIVATE|ANON|NORESERVE */, -1, 0);
