@@ -92,7 +92,6 @@ struct M {
 	/* Critical sections entered: no switch, no taking of the P. Always > 0 on g0. */
 	_Atomic int32_t locks;
 	_Atomic bool spinning; /* looking for work without having any */
-	bool blocked;          /* sleeps in park (owner, under sched.lock) */
 	_Atomic bool taken;    /* sysmon took its P while it ran */
 	_Atomic bool kblocked; /* counted in sched.nkblocked */
 	int64_t id;

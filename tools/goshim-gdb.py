@@ -13,6 +13,7 @@ caller of the innermost frame of the selected thread, so frames of goroutines co
 written, which is why it works on core files.
 """
 
+import os
 import struct
 import time
 
@@ -302,7 +303,7 @@ def describe(frame):
     where = f"{name} ()" if name else f"{frame.pc():#x}"
     if sal.symtab:
         return f"{where} at {sal.symtab.filename}:{sal.line}"
-    library = objectof(frame.pc())
+    library = objectof(frame.pc()) or ("" if name else os.path.basename(gdb.current_progspace().filename or ""))
     return f"{where} from {library}" if library else where
 
 
@@ -532,10 +533,14 @@ class InfoGoshim(gdb.Command):
         print("\nKernel threads")
         pids = {p.address: str(p.id) for p in runtime.ps()}
         rows = [("  M", "TID", "P", "GOROUTINE", "LOCKED", "STATE")]
+        idle, at = set(), s.midle
+        while at and at not in idle:
+            idle.add(at)
+            at = Record(runtime.layout, "M", at).schedlink
         for m in ms:
             if not m.tid:
                 continue
-            state = [word for word, is_so in (("spinning", m.spinning), ("idle", m.blocked),
+            state = [word for word, is_so in (("spinning", m.spinning), ("idle", m.address in idle),
                                               ("its processor was taken", m.taken),
                                               (f"{m.locks} sections", m.locks and m.curg)) if is_so]
             rows.append((f"  {m.id}", str(m.tid), pids.get(m.p & ~1, ""), ids.get(m.curg, ""), ids.get(m.lockedg, ""),
