@@ -374,7 +374,9 @@ def symbol(address, known={}):
     if address not in known:
         out = gdb.execute(f"info symbol {address:#x}", to_string=True)
         name = out.partition(" in section ")[0].replace(" + ", "+") if " in section " in out else ""
-        known[address] = name or f"{address:#x}"
+        # What a stripped program has left are marks of the linker, not names of objects.
+        marks = ("__bss_start", "_edata", "_end", "__data_start", "_DYNAMIC", "_GLOBAL_OFFSET_TABLE_")
+        known[address] = name if name and not name.startswith(marks) else f"{address:#x}"
     return known[address]
 
 
