@@ -311,6 +311,20 @@ void *mblock(void);
 
 int64_t nanotime(void); /* CLOCK_MONOTONIC, ns; SIGSAFE */
 
+/* --- permanent records ---------------------------------------------------- */
+
+/* Of an address that is never freed: the same address has the same record for ever. */
+typedef struct Handle Handle;
+struct Handle {
+	const void *addr;
+	_Atomic uint64_t contended; /* a lock: how often somebody had to wait for it */
+	Handle *_Atomic child[2];   /* handle.c's */
+};
+Handle *handleof(
+    const void *addr); /* made if there is none; NULL: out of memory. Not in a signal handler */
+Handle *handlefind(const void *addr); /* or NULL. SIGSAFE, any thread */
+int64_t handlecount(void);
+
 /* --- debugging ------------------------------------------------------------ */
 
 /* Ends the process: a broken invariant of ours. Writes `who: what`, the

@@ -215,6 +215,10 @@ static inline P *getp(M *mp)
 void check_g0(void) ASSERTS_G0;
 void check_p(M *mp) ASSERTS_P;
 
+/* handle.c */
+Handle *_Atomic *handleroot(void);
+uint64_t handlehash(const void *addr); /* its low bit decides first */
+
 /* g.c */
 void casgstatus(G *gp, GStatus from, GStatus to);
 static inline GStatus readgstatus(G *gp)
