@@ -317,7 +317,8 @@ int64_t nanotime(void); /* CLOCK_MONOTONIC, ns; SIGSAFE */
 typedef struct Handle Handle;
 struct Handle {
 	const void *addr;
-	_Atomic uint64_t contended; /* a lock: how often somebody had to wait for it */
+	_Atomic uint64_t contended; /* a lock: how often somebody had to wait for it, */
+	WaitReason why;             /* and, the last time, as what */
 	Handle *_Atomic child[2];   /* handle.c's */
 };
 Handle *handleof(

@@ -11,7 +11,7 @@
  */
 #include "runtime.h"
 
-static Handle *_Atomic root;
+Handle *_Atomic handles;
 static _Atomic int64_t nhandles;
 
 /* Invertible, hence without collisions: shifts and odd factors. */
@@ -30,7 +30,7 @@ uint64_t handlehash(const void *addr)
 static Handle *search(const void *addr, Handle *_Atomic **at)
 {
 	uint64_t bits = handlehash(addr);
-	Handle *_Atomic *p = &root;
+	Handle *_Atomic *p = &handles;
 	Handle *h;
 
 	/* Acquire: whoever sees a node sees its address. */
@@ -82,9 +82,4 @@ Handle *handleof(const void *addr)
 int64_t handlecount(void)
 {
 	return atomic_load_explicit(&nhandles, memory_order_relaxed);
-}
-
-Handle *_Atomic *handleroot(void)
-{
-	return &root;
 }

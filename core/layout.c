@@ -65,6 +65,10 @@ static LayoutEntry entries[] = {
     F(Sched, nretaken),
     F(Sched, nhandoff),
     F(Sched, nsteal),
+    F(Handle, addr),
+    F(Handle, contended),
+    F(Handle, why),
+    F(Handle, child),
     C(Gidle),
     C(Grunnable),
     C(Grunning),
@@ -95,7 +99,9 @@ static LayoutEntry entries[] = {
 };
 
 static LayoutAddress addresses[] = {
-    {"sched", &sched}, {"waitreasons", waitreasons}, /* char[][24], by WaitReason */
+    {"sched", &sched},
+    {"waitreasons", waitreasons}, /* char[][24], by WaitReason */
+    {"handles", &handles},        /* Handle *, of two children each */
 };
 
 const Layout core_layout = {

@@ -216,7 +216,7 @@ void check_g0(void) ASSERTS_G0;
 void check_p(M *mp) ASSERTS_P;
 
 /* handle.c */
-Handle *_Atomic *handleroot(void);
+extern Handle *_Atomic handles;        /* the trie's root */
 uint64_t handlehash(const void *addr); /* its low bit decides first */
 
 /* g.c */

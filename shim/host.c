@@ -346,6 +346,7 @@ bool startsched(void)
 	const char *why = NULL;
 	sethost();
 	notetexts();
+	notestatics();
 	forkinit();
 	rtsettings();
 	atomic_store(&template.step, 0);

@@ -23,8 +23,10 @@ static LayoutEntry entries[] = {
     F(Thread, creatorpc),
     F(Mutex, owner),
     F(Mutex, kind),
+    F(Mutex, contended),
     LAYOUT_FIELD(pthread_rwlock_t, __data.__readers, "readers"),   /* who reads waits here, */
     LAYOUT_FIELD(pthread_rwlock_t, __data.__cur_writer, "writer"), /* who writes here */
+    LAYOUT_FIELD(pthread_rwlock_t, __data.__writers, "contended"),
 };
 
 static LayoutAddress addresses[] = {

@@ -154,6 +154,7 @@ static noinline_fn int lock_slow(Mutex *m, Limit limit)
 			if (limit.abs && !validtimespec(limit.abs))
 				return EINVAL;
 			w.since = nanotime();
+			lockcontended(m, WaitMutex, &m->contended);
 			deadline = deadlineat(limit.clock, limit.abs);
 		}
 		int r = semapark(m, lockcheck, NULL, &w, (uintptr_t)&w, WaitMutex, deadline, flags);

@@ -37,7 +37,8 @@ enum { ReadersMax = WritersQueued - 1 };
 
 typedef struct RWLock {
 	_Atomic uint32_t word;
-	uint32_t pad[5];
+	_Atomic uint32_t contended; /* how often somebody had to wait */
+	uint32_t pad[4];
 	_Atomic uint32_t writer; /* selftid() of the writer that holds it, or 0 */
 	int32_t shared;
 	uint64_t pad2[2];
@@ -46,6 +47,8 @@ typedef struct RWLock {
 } RWLock;
 _Static_assert(sizeof(RWLock) == sizeof(pthread_rwlock_t), "RWLock lies over pthread_rwlock_t");
 _Static_assert(offsetof(RWLock, writer) == offsetof(pthread_rwlock_t, __data.__cur_writer), "");
+_Static_assert(offsetof(RWLock, contended) == offsetof(pthread_rwlock_t, __data.__writers),
+	       "layout.c");
 _Static_assert(offsetof(RWLock, shared) == offsetof(pthread_rwlock_t, __data.__shared), "shared");
 _Static_assert(offsetof(RWLock, kind) == offsetof(pthread_rwlock_t, __data.__flags), "kind");
 
@@ -207,6 +210,7 @@ static int queuewait(RWLock *l, bool write, Limit limit)
 {
 	int64_t deadline = deadlineat(limit.clock, limit.abs);
 	int flags = ParkIntr;
+	lockcontended(l, write ? WaitRWMutexW : WaitRWMutexR, &l->contended);
 	for (;;) {
 		int r;
 		if (write)

@@ -39,6 +39,8 @@ void unwire(void);
 /* The kernel threads that the runtime made, and main's. */
 void eachkernelthread(void (*fn)(int tid));
 
+void notestatics(void); /* contention.c, at the start */
+
 /* An own text address? libc's or another's that must not lose the processor? SIGSAFE. */
 bool owntext(uintptr_t pc);
 bool unsafepc(uintptr_t pc);

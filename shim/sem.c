@@ -101,6 +101,7 @@ static int wait_private(Sem *s, Limit limit)
 {
 	int64_t deadline = deadlineat(limit.clock, limit.abs);
 	int flags = ParkIntr;
+	lockcontended(s, WaitSem, NULL); /* sem_init leaves the rest of the object as it was */
 	for (;;) {
 		switch (semapark(s, waitcheck, NULL, s, 0, WaitSem, deadline, flags)) {
 		case 0:

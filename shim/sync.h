@@ -22,6 +22,12 @@
  * least 1. fork.c adds 1 in the child, before any other code of it runs. */
 extern uint32_t forkgen;
 
+/*
+ * Somebody has to wait for a lock: counts it at `count`, in the object (NULL: there is no place),
+ * and, when that is static, in its permanent record, where it can be found later.
+ */
+void lockcontended(const void *lock, WaitReason why, _Atomic uint32_t *count);
+
 /* --- mutex.c ---------------------------------------------------------------- */
 
 /* As struct __pthread_mutex_s; mutex.c has the values of word. */
@@ -31,7 +37,7 @@ typedef struct Mutex {
 	_Atomic uint32_t owner; /* selftid() of the holder, 0 when free */
 	uint32_t nusers;        /* holder only: holders and condition waiters */
 	_Atomic int32_t kind;
-	int16_t spins, elision;
+	_Atomic uint32_t contended; /* how often somebody had to wait; libc's spins and elision */
 	void *list[2];
 } Mutex;
 _Static_assert(sizeof(Mutex) == sizeof(pthread_mutex_t), "Mutex lies over pthread_mutex_t");

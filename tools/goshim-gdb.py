@@ -395,6 +395,23 @@ def lockof(g):
     return obj, 0
 
 
+def contended(g, address):
+    """How often the lock that g waits for was waited for; None: its kind doesn't count."""
+    record = {"WaitMutex": "Mutex", "WaitRWMutexR": "pthread_rwlock_t", "WaitRWMutexW": "pthread_rwlock_t"}.get(g.wait)
+    return word(address + g.layout.fields[record + ".contended"][0], 4) if record else None
+
+
+def handles(layout):
+    """The permanent records of static locks."""
+    todo = [word(layout.addresses["handles"])]
+    while todo:
+        at = todo.pop()
+        if at:
+            h = Record(layout, "Handle", at)
+            todo += struct.unpack("<QQ", h.child.to_bytes(16, "little"))
+            yield h
+
+
 def waitsfor(g):
     if g.wait in ("WaitIORead", "WaitIOWrite", "WaitIOPoll"):
         return f"fd {g.waitobj}"
@@ -558,8 +575,9 @@ class Goshim(gdb.Command):
 
 
 class GoshimLocks(gdb.Command):
-    """List what goroutines wait for: locks by the name of the static object, or by address, with the
-owner and the waiters. Goroutines that wait for each other's locks in a circle are named."""
+    """List locks that are or were waited for: by the name of the static object, or by address, with the
+owner, how often somebody had to wait, and the waiters. Goroutines that wait for each other's locks in a circle are
+named. Of locks that aren't static only those that have waiters now are known."""
 
     KINDS = {"WaitMutex": "mutex", "WaitRWMutexR": "rwlock", "WaitRWMutexW": "rwlock", "WaitSem": "semaphore",
              "WaitCond": "condition", "WaitBarrier": "barrier", "WaitOnce": "once", "WaitFutex": "futex"}
@@ -578,20 +596,26 @@ owner and the waiters. Goroutines that wait for each other's locks in a circle a
                 continue
             address, tid = lockof(g)
             owner = bytid.get(tid)
-            lock = locks.setdefault(address, {"kind": self.KINDS[g.wait], "owner": owner, "tid": tid, "waiters": []})
+            lock = locks.setdefault(address, {"kind": self.KINDS[g.wait], "owner": owner, "tid": tid, "waiters": [],
+                                              "contended": contended(g, address)})
             lock["waiters"].append(g)
             if owner:
                 waits[g.goid] = owner.goid
+        # Static ones, also those that nobody waits for now.
+        for h in handles(runtime.layout):
+            lock = locks.setdefault(h.addr, {"kind": self.KINDS.get(runtime.layout.waits.get(h.why), ""), "owner": None, "tid": 0, "waiters": [], "contended": 0})
+            lock["contended"] = max(lock["contended"] or 0, h.contended)
         if not locks:
-            print("No goroutine waits for a lock.")
+            print("No goroutine waits for a lock, and none has waited for a static one.")
             return
-        rows = [("LOCK", "KIND", "OWNER", "WAITERS", "LONGEST", "GOROUTINES")]
-        for address, lock in sorted(locks.items(), key=lambda item: -len(item[1]["waiters"])):
+        rows = [("LOCK", "KIND", "OWNER", "CONTENDED", "WAITERS", "LONGEST", "GOROUTINES")]
+        for address, lock in sorted(locks.items(), key=lambda l: (-len(l[1]["waiters"]), -(l[1]["contended"] or 0))):
             owner = lock["owner"]
             waiters = lock["waiters"]
             rows.append((symbol(address), lock["kind"],
                          f"goroutine {owner.goid}" if owner else f"thread {lock['tid']}" if lock["tid"] else "",
-                         str(len(waiters)), duration(max(now - g.waitsince for g in waiters)),
+                         "" if lock["contended"] is None else str(lock["contended"]), str(len(waiters)),
+                         duration(max(now - g.waitsince for g in waiters)) if waiters else "",
                          " ".join(str(g.goid) for g in waiters[:12]) + (" ..." if len(waiters) > 12 else "")))
         table(rows)
         for circle in circles(waits):

@@ -32,8 +32,36 @@ static void *reads_the_book(void *arg)
 	return arg;
 }
 
+/* Waited for, and free again: static, and not. */
+static pthread_mutex_t past = PTHREAD_MUTEX_INITIALIZER;
+
+static void *waits_a_little(void *arg)
+{
+	pthread_mutex_lock(arg);
+	pthread_mutex_unlock(arg);
+	return NULL;
+}
+
+static void contend(pthread_mutex_t *m)
+{
+	pthread_t t;
+
+	pthread_mutex_lock(m);
+	t = spawn(waits_a_little, m);
+	sleep_ms(50);
+	pthread_mutex_unlock(m);
+	join(t);
+}
+
+static void *waits_on_the_heap(void *arg)
+{
+	pthread_mutex_lock(arg);
+	return arg;
+}
+
 int main(void)
 {
+	pthread_mutex_t *heap = calloc(1, sizeof *heap);
 	pthread_t t;
 
 	pthread_barrier_init(&both, NULL, 3);
@@ -42,6 +70,11 @@ int main(void)
 	spawn(takes_b_then_a, NULL);
 	spawn(reads_the_book, NULL);
 	pthread_barrier_wait(&both);
+	for (int i = 0; i < 3; i++)
+		contend(&past);
+	contend(heap);
+	pthread_mutex_lock(heap);
+	spawn(waits_on_the_heap, heap);
 	sleep_ms(200);
 	say("ready");
 	join(t);
