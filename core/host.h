@@ -27,6 +27,10 @@ typedef struct Host {
 	 * cancellation. ctx is the interrupted ucontext_t, or NULL when it happens at a
 	 * call. May park, migrate, or never return. */
 	void (*interrupt)(void *ctx);
+	/* Is gp, which is in a system call for the scheduler, in the host's native bracket: in code of
+	 * others that may be interrupted? SIGSAFE. Then that is done by interruptnative. */
+	bool (*innative)(G *gp);
+	void (*interruptnative)(void *ctx);
 	/* Must code at pc not be switched away from? (libc, ld.so, the vdso, the
 	 * program's allocator, the library itself.) SIGSAFE. */
 	bool (*unsafepc)(uintptr_t pc);

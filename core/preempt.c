@@ -63,6 +63,13 @@ bool siginterruptible(G *gp, void *ctx)
 	       !host.owntext((uintptr_t)uc->uc_mcontext.gregs[REG_RIP]);
 }
 
+/* In libc's code, off its P: there too what waits must hear of signals. */
+static bool nativeinterruptible(G *gp, ucontext_t *uc)
+{
+	return gcurrent(gp) && readgstatus(gp) == Gsyscall &&
+	       !host.owntext((uintptr_t)uc->uc_mcontext.gregs[REG_RIP]) && host.innative(gp);
+}
+
 bool gcurrent(G *gp)
 {
 	M *mp = gp->m;
@@ -174,6 +181,21 @@ static void asynchandlers(int sig, siginfo_t *info, void *ctx)
 	sigresume(ctx);
 }
 
+/* The kernel's mask there may have been changed by libc: unless the handler has set another it stays. */
+static void nativehandlers(int sig, siginfo_t *info, void *ctx)
+{
+	ucontext_t *uc = ctx;
+	uint64_t libcs, before = ggetkmask();
+
+	(void)sig;
+	(void)info;
+	memcpy(&libcs, &uc->uc_sigmask, 8);
+	host.interruptnative(ctx);
+	sigresume(ctx);
+	if (ggetkmask() == before)
+		memcpy(&uc->uc_sigmask, &libcs, 8);
+}
+
 bool sigpreempt(int sig, void *info, void *ctx)
 {
 	siginfo_t *si = info;
@@ -198,6 +220,8 @@ bool sigpreempt(int sig, void *info, void *ctx)
 		siginject(gp, asyncinterrupt, sig, info, ctx, 0);
 	else if (atomic_load(&gp->intr) == IntrAsked && siginterruptible(gp, uc))
 		siginject(gp, asynchandlers, sig, info, ctx, 0);
+	else if (atomic_load(&gp->intr) == IntrAsked && nativeinterruptible(gp, uc))
+		siginject(gp, nativehandlers, sig, info, ctx, 0);
 	else if (atomic_load(&gp->intr) == IntrAsked)
 		atomic_store(&sched.intrpending, 1);
 	return true;

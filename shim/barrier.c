@@ -6,12 +6,13 @@
  * the object again, so it may be destroyed once any of them has returned;
  * destroy has to wait only for those that are in a signal handler.
  *
- * Shared barriers are libc's: the real functions run, off the P.
+ * Shared barriers are libc's: the real functions run, in the native bracket.
  */
 #include "sync.h"
 
 #include <limits.h>
 
+#include "sched.h"
 #include "signal.h"
 
 /* Guarded by the lock of the queue, but for count and shared, which do not change. */
@@ -73,10 +74,8 @@ SHIM(int, pthread_barrier_wait, pthread_barrier_t *pb)
 {
 	Barrier *b = (Barrier *)pb;
 	if (unlikely(b->shared)) {
-		entersyscall();
-		int r = real.pthread_barrier_wait(pb);
-		exitsyscall();
-		return r;
+		BRACKET;
+		return real.pthread_barrier_wait(pb);
 	}
 	Arrival a = {.b = b};
 	while (semapark(b, arrivecheck, goaway, &a, (uintptr_t)&a, WaitBarrier, FOREVER,

@@ -228,6 +228,14 @@ static int newosproc(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi
 	return newthread(fn, arg, lo, hi);
 }
 
+static void bracketinterrupt(void *ctx);
+
+static bool innative(G *gp)
+{
+	Thread *th = ghost(gp);
+	return th && th->bracket > 0;
+}
+
 static bool maypreempt(G *gp)
 {
 	(void)gp;
@@ -271,6 +279,8 @@ static void sethost(void)
 	    .newosproc = newosproc,
 	    .m0block = blockm0,
 	    .interrupt = siginterrupt_host,
+	    .innative = innative,
+	    .interruptnative = bracketinterrupt,
 	    .owntext = owntext,
 	    .unsafepc = unsafepc,
 	    .maypreempt = maypreempt,
@@ -407,14 +417,9 @@ void schedrestartable(void)
 
 /* --- the native bracket ------------------------------------------------------------------------------ */
 
-void bracketenter(void)
+/* The kernel thread of th is libc's from here on. */
+static void gonative(Thread *th)
 {
-	Thread *th = curthread();
-	if (!th)
-		return;
-	lockOSThread();
-	if (th->bracket++)
-		return;
 	th->bracketmask = ggetkmask();
 	if (th->wired) /* libc's code for robust and PI mutexes writes it into them */
 		TLSFIELD(th->block, int, tls.tid) = (int)sys0(SYS_gettid);
@@ -440,6 +445,40 @@ static void endnative(Thread *th)
 	th->cancelsent = false;
 }
 
+static void comeback(Thread *th)
+{
+	endnative(th);
+	exitsyscall();
+	gsetkmask(th->bracketmask);
+	TLSFIELD(th->block, uint32_t, tls.tid) = th->tid;
+}
+
+void bracketenter(void)
+{
+	Thread *th = curthread();
+	if (!th)
+		return;
+	lockOSThread();
+	if (th->bracket++ == 0)
+		gonative(th);
+}
+
+/*
+ * On the goroutine's stack, called as if from libc's code in the bracket: leaves it for the time
+ * of the handlers, which may do all that threads do, and not return.
+ */
+static void bracketinterrupt(void *ctx)
+{
+	KEEP_ERRNO;
+	Thread *th = curthread();
+	int depth = th->bracket;
+	th->bracket = 0;
+	comeback(th);
+	siginterrupt_host(ctx);
+	th->bracket = depth;
+	gonative(th);
+}
+
 void bracketunwind(const int *unused)
 {
 	(void)unused;
@@ -452,12 +491,10 @@ void bracketleave(void)
 	if (!th)
 		return;
 	bool pending = false;
-	if (--th->bracket == 0) {
+	/* It is 0 when a handler that interrupted it unwinds the thread. */
+	if (th->bracket > 0 && --th->bracket == 0) {
 		KEEP_ERRNO;
-		endnative(th);
-		exitsyscall();
-		gsetkmask(th->bracketmask);
-		TLSFIELD(th->block, uint32_t, tls.tid) = th->tid;
+		comeback(th);
 		pending = sigpendingopen();
 	}
 	unlockOSThread();

@@ -45,13 +45,28 @@ static void callhandler(Thread *th, const struct sigaction *sa, siginfo_t *info,
 	callonstack(fn, info->si_signo, info, uc, top & ~(uintptr_t)63);
 }
 
+/* Those that the kernel begins again after any handler. */
+static bool alwaysrestarts(const greg_t *r)
+{
+	enum { LOCK_PI = 6, LOCK_PI2 = 13, CMD = 127 };
+
+	switch (r[REG_RAX]) {
+	case SYS_futex: return (r[REG_RSI] & CMD) == LOCK_PI || (r[REG_RSI] & CMD) == LOCK_PI2;
+	case SYS_fork:
+	case SYS_vfork:
+	case SYS_clone:
+	case SYS_clone3: return true;
+	}
+	return false;
+}
+
 /* A system call that libc or the program makes itself was interrupted, and the
  * kernel has set the context to begin it again: without SA_RESTART it fails. */
 static void failrestart(ucontext_t *uc)
 {
 	greg_t *r = uc->uc_mcontext.gregs;
 	const uint8_t *pc = (const uint8_t *)r[REG_RIP];
-	if (r[REG_RCX] != r[REG_RIP] + 2 || pc[0] != 0x0f || pc[1] != 0x05)
+	if (r[REG_RCX] != r[REG_RIP] + 2 || pc[0] != 0x0f || pc[1] != 0x05 || alwaysrestarts(r))
 		return;
 	r[REG_RAX] = -EINTR;
 	r[REG_RIP] += 2;

@@ -233,6 +233,12 @@ static bool yes(G *gp)
 	return true;
 }
 
+static bool never(G *gp)
+{
+	(void)gp;
+	return false;
+}
+
 static void nosignals(void)
 {
 }
@@ -279,8 +285,10 @@ static void startscheduler(int procs, int ngs)
 	    .newosproc = newosproc,
 	    .m0block = borrow,
 	    .interrupt = nothing,
+	    .interruptnative = nothing,
 	    .unsafepc = unsafepc,
 	    .owntext = unsafepc,
+	    .innative = never,
 	    .maypreempt = yes,
 	    .sysmontick = nosignals,
 	    .signalspending = nonepending,
