@@ -333,15 +333,14 @@ void netpollclosed(int fd)
 {
 	Glist list = {NULL, &list.head, 0};
 	PollDesc *chunk = NULL;
-	M *mp;
 
 	if (fd >= 0 && fd < MaxChunks * ChunkDescs)
 		chunk = atomic_load_explicit(&poller.chunk[fd / ChunkDescs], memory_order_acquire);
-	if (chunk == NULL || !netpollanywaiters() || getg() == NULL)
+	if (chunk == NULL || !netpollanywaiters())
 		return;
-	mp = acquirem();
+	Section s = sectionenter();
 	wake(&chunk[fd % ChunkDescs], AllModes, &list);
-	releasem(mp);
+	sectionleave(s);
 	readylist(list.head);
 }
 

@@ -1,7 +1,7 @@
 /*
  * fd.c - learns what descriptors are (fd.h says what for), and hears of their
- * making and end where that is cheap: close and dup2 forget, accept,
- * socket, socketpair and pipe know the kind without asking.
+ * making where that is cheap: accept, socket, socketpair and pipe know the kind
+ * without asking. close.c forgets them.
  */
 #include "fd.h"
 
@@ -11,18 +11,6 @@
 
 _Atomic uint16_t fdhints[NFDHINT];
 _Atomic bool fdtimed, fdlowat;
-
-void fdforget(int fd)
-{
-	if ((unsigned)fd >= NFDHINT)
-		return;
-	uint16_t old = atomic_load_explicit(&fdhints[fd], memory_order_relaxed);
-
-	while (!atomic_compare_exchange_weak_explicit(&fdhints[fd], &old,
-						      (uint16_t)((old & ~FdHint) + FdOneClose),
-						      memory_order_relaxed, memory_order_relaxed))
-		;
-}
 
 static long getopt_int(int fd, int opt)
 {
@@ -159,26 +147,6 @@ SHIM(int, dup, int fd)
 	if (r >= 0 && getg())
 		fdsethint(r, fdhint(fd));
 	return r;
-}
-
-/* Who waits for `to` goes on with what it is now. */
-static int replaced(int to, int by)
-{
-	if (to >= 0 && to != by && getg()) {
-		fdsethint(to, fdhint(by));
-		netpollclosed(to);
-	}
-	return to;
-}
-
-SHIM(int, dup2, int fd, int to)
-{
-	return replaced(real.dup2(fd, to), fd);
-}
-
-SHIM(int, dup3, int fd, int to, int flags)
-{
-	return replaced(real.dup3(fd, to, flags), fd);
 }
 
 SHIM(int, setsockopt, int fd, int level, int opt, const void *value, socklen_t len)

@@ -64,9 +64,6 @@ static inline void fdsethint(int fd, int hint)
 						memory_order_relaxed, memory_order_relaxed);
 }
 
-/* fd is being closed. */
-void fdforget(int fd);
-
 /* The kind, asked for if need be; FdFile for what fstat does not know (the
  * program's own call will say EBADF). */
 int fdkind(int fd);

@@ -1,10 +1,10 @@
 /*
  * file.c - calls on files that can take long: opening a FIFO or a device, locks,
- * writing back to the disk, closing.
+ * writing back to the disk.
  *
  * The kernel has no way to say "would wait" for these, so they wait in it, with the
  * P free to be taken. What the descriptor table learns on the way (a new
- * descriptor, O_NONBLOCK set, closed) is told to fd.h's hints.
+ * descriptor, O_NONBLOCK set) is told to fd.h's hints.
  */
 #include "fd.h"
 
@@ -70,56 +70,6 @@ SHIM(int, __openat_2, int dir, const char *path, int flags)
 	if (!getg() || OPENNEEDSMODE(flags))
 		return real.__openat_2(dir, path, flags);
 	return shim_openat(dir, path, flags);
-}
-
-/*
- * Lingering sockets and network files make close wait. It is never made twice,
- * not even after EINTR: the number may be another file's by then. Who waits for fd in
- * another thread is told; the kernel would let it wait on.
- */
-SHIM(int, close, int fd)
-{
-	if (!getg())
-		return real.close(fd);
-	if (unlikely(netpollowns(fd)))
-		return (int)callret(-EBADF);
-	testcancel();
-	fdforget(fd);
-	entersyscall();
-	long r = sysnow(SYS_close, fd);
-
-	exitsyscall();
-	netpollclosed(fd);
-	return (int)callret(r);
-}
-
-/* Daemons close all there is: all but the poller's. */
-SHIM(int, close_range, unsigned first, unsigned last, int flags)
-{
-	if (!getg() || flags)
-		return real.close_range(first, last, flags);
-	unsigned from = first, end = last < NFDHINT ? last : NFDHINT - 1;
-
-	for (unsigned fd = first; fd <= end; fd++) {
-		if (fdword((int)fd))
-			fdforget((int)fd);
-		if (!netpollowns((int)fd))
-			continue;
-		if (fd > from && real.close_range(from, fd - 1, 0) < 0)
-			return -1;
-		from = fd + 1;
-	}
-	int r = from <= last ? real.close_range(from, last, 0) : 0;
-
-	for (unsigned fd = first; r == 0 && fd <= end; fd++)
-		netpollclosed((int)fd);
-	return r;
-}
-
-SHIM(void, closefrom, int first)
-{
-	if (!getg() || shim_close_range(first < 0 ? 0 : (unsigned)first, ~0U, 0) < 0)
-		real.closefrom(first);
 }
 
 SHIM(int, fcntl, int fd, int cmd, ...)

@@ -7,6 +7,7 @@
  * that name a thread or change the caller's are answered here, as the functions of the same name
  * do; the rest goes to the kernel. Inline assembly is not seen.
  */
+#include "close.h"
 #include "pin.h"
 #include "sched.h"
 #include "signal.h"
@@ -29,6 +30,16 @@ bool rawcall(long nr, long *a, long *r)
 {
 	int err;
 
+	switch (nr) {
+	case SYS_close: *r = errnoret(closefd((int)a[0])); return true;
+	case SYS_dup2:
+	case SYS_dup3:
+		*r = errnoret(replaced((int)sys3(nr, a[0], a[1], a[2]), (int)a[0]));
+		return true;
+	case SYS_close_range:
+		*r = shim_close_range((unsigned)a[0], (unsigned)a[1], (int)a[2]);
+		return true;
+	}
 	if (!getg())
 		return false;
 	switch (nr) {
