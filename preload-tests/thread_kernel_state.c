@@ -218,6 +218,52 @@ static void unshared_directory(void)
 	CHECK_EQ(in_child(directories), 0);
 }
 
+/* A table of descriptors of its own, by a call that has another purpose. */
+static int shared;
+
+static void *own_descriptors(void *arg)
+{
+	if (close_range(shared, shared, CLOSE_RANGE_UNSHARE) != 0)
+		return (void *)1;
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 200; i++) {
+		CHECK_ERRNO(fcntl(shared, F_GETFD), EBADF);
+		sched_yield();
+	}
+	return arg;
+}
+
+static void *common_descriptors(void *arg)
+{
+	pthread_barrier_wait(&both);
+	for (int i = 0; i < 200; i++) {
+		CHECK(fcntl(shared, F_GETFD) >= 0);
+		sched_yield();
+	}
+	return arg;
+}
+
+static int descriptors(void)
+{
+	pthread_t t[6];
+
+	shared = open("/dev/null", O_RDONLY);
+	pthread_barrier_init(&both, NULL, COUNT(t) + 1);
+	pthread_t own = spawn(own_descriptors, NULL);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(common_descriptors, NULL);
+	CHECK(join(own) == NULL);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+	CHECK(fcntl(shared, F_GETFD) >= 0);
+	return 0;
+}
+
+static void unshared_descriptors(void)
+{
+	CHECK_EQ(in_child(descriptors), 0);
+}
+
 static void *named_by_prctl(void *arg)
 {
 	char got[17] = "", want[16];
@@ -267,12 +313,14 @@ static void negative_ids(void)
 	ask_for_none(NULL);
 }
 
+/* The first ones before main has state of its own, which new threads inherit. */
 static const struct test_case cases[] = {
+    {"unshared_directory", unshared_directory},
+    {"unshared_descriptors", unshared_descriptors},
     {"affinity", affinity},
     {"affinity_by_attribute", affinity_by_attribute},
     {"nice_values", nice_values},
     {"scheduling_class", scheduling_class},
-    {"unshared_directory", unshared_directory},
     {"names_by_prctl", names_by_prctl},
     {"negative_ids", negative_ids},
 };

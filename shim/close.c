@@ -11,6 +11,7 @@
  */
 #include "close.h"
 #include "fd.h"
+#include "pin.h"
 #include "sched.h"
 #include "thread.h"
 
@@ -89,6 +90,8 @@ SHIM(int, mq_close, mqd_t q)
 /* Daemons close all there is: all but the poller's. */
 SHIM(int, close_range, unsigned first, unsigned last, int flags)
 {
+	if (getg() && (flags & CLOSE_RANGE_UNSHARE))
+		pin(); /* as unshare(CLONE_FILES) */
 	if (!waitedfor() || flags)
 		return real.close_range(first, last, flags);
 	unsigned from = first, end = last < NFDHINT ? last : NFDHINT - 1;
