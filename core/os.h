@@ -52,6 +52,12 @@ int tgkill_os(int tid, int sig);
 /* write(2) of all n bytes, EINTR and short writes handled. SIGSAFE */
 void writeall(int fd, const void *p, size_t n);
 
+/*
+ * May lo..hi be written? The kernel is asked, and answers without a signal; it writes a word to
+ * each page, so what is there is lost. SIGSAFE
+ */
+bool writable_os(uintptr_t lo, uintptr_t hi);
+
 /* Orders memory accesses of this thread against those of every thread of the process,
  * without their help. The register call comes once, before the first; 0 or -errno. */
 int membarrierregister(void);

@@ -531,6 +531,16 @@ int ncpu(void)
 }
 
 /* Orders memory accesses of this thread against those of all others of the process. */
+bool writable_os(uintptr_t lo, uintptr_t hi)
+{
+	uintptr_t p = (lo + 7) & ~(uintptr_t)7;
+	for (; p + 8 <= hi; p = (p & ~(uintptr_t)4095) + 4096)
+		if (sys4(SYS_rt_sigprocmask, 0, 0, (long)p, 8) <
+		    0) /* stores the mask, changes nothing */
+			return false;
+	return true;
+}
+
 int membarrierregister(void)
 {
 	enum { MEMBARRIER = 324, REGISTER_PRIVATE_EXPEDITED = 1 << 4 };

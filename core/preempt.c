@@ -30,6 +30,7 @@
 enum {
 	REDZONE = 128,
 	HEADROOM = 4096,   /* stack for asyncinterrupt and what it calls, at least */
+	FRAMESLACK = 128,  /* a frame is aligned */
 	FPXSW_BYTES = 464, /* struct _fpx_sw_bytes in the legacy area, kernel ABI */
 	XSTATEMAGIC1 = 0x46505853,
 };
@@ -86,7 +87,8 @@ static bool preemptible(G *gp, ucontext_t *uc)
 	       sp - gp->stacklo > HEADROOM + REDZONE + 8192 && host.maypreempt(gp);
 }
 
-bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
+/* As siginject, with so much room below the frame. */
+static bool inject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at, size_t room)
 {
 	ucontext_t *uc = ctx;
 	greg_t *r = uc->uc_mcontext.gregs;
@@ -95,6 +97,9 @@ bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
 	size_t nfp = fp ? fpsize(fp) : 0;
 
 	if (onstack(gp, sp) && sp - gp->stacklo < nfp + sizeof(struct sigframe) + HEADROOM)
+		return false;
+	/* A stack may have guards of the program's own inside (JVM, SBCL): a fault here would be ours. */
+	if (!at && !writable_os(sp - nfp - sizeof(struct sigframe) - FRAMESLACK - room, sp))
 		return false;
 	sp = (sp - nfp) & ~(uintptr_t)63;
 	void *newfp = nfp ? (void *)sp : NULL;
@@ -119,6 +124,11 @@ bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
 	r[REG_EFL] &= ~(greg_t)0x10500; /* direction, trap and resume flags */
 	uc->uc_mcontext.fpregs = NULL;  /* resumes with fresh FP state */
 	return true;
+}
+
+bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at)
+{
+	return inject(gp, fn, sig, info, ctx, at, 0);
 }
 
 void *sigrestorer(void)
@@ -216,13 +226,14 @@ bool sigpreempt(int sig, void *info, void *ctx)
 			return true;
 		}
 	}
-	if (preemptible(gp, uc))
-		siginject(gp, asyncinterrupt, sig, info, ctx, 0);
-	else if (atomic_load(&gp->intr) == IntrAsked && siginterruptible(gp, uc))
-		siginject(gp, asynchandlers, sig, info, ctx, 0);
-	else if (atomic_load(&gp->intr) == IntrAsked && nativeinterruptible(gp, uc))
-		siginject(gp, nativehandlers, sig, info, ctx, 0);
-	else if (atomic_load(&gp->intr) == IntrAsked)
+	if (preemptible(gp, uc) && inject(gp, asyncinterrupt, sig, info, ctx, 0, HEADROOM))
+		return true;
+	if (atomic_load(&gp->intr) != IntrAsked)
+		return true;
+	void *fn = siginterruptible(gp, uc)      ? (void *)asynchandlers
+		   : nativeinterruptible(gp, uc) ? (void *)nativehandlers
+						 : NULL;
+	if (!fn || !inject(gp, fn, sig, info, ctx, 0, HEADROOM))
 		atomic_store(&sched.intrpending, 1);
 	return true;
 }

@@ -270,9 +270,8 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 		/* A goroutine in a native bracket, or what its call earned, or libc's raise. */
 		Thread *th = ghost(gp);
 		if (th && gcurrent(gp) && (info->si_code == SI_TKILL || (BIT(sig) & CALLSIGS))) {
-			if (siginterruptible(gp, uc) && !(th->mask & BIT(sig)) && handled(sig))
-				siginject(gp, ownfault, sig, info, uc, 0);
-			else
+			if (!siginterruptible(gp, uc) || (th->mask & BIT(sig)) || !handled(sig) ||
+			    !siginject(gp, ownfault, sig, info, uc, 0))
 				post(th, info);
 		} else if (handled(sig)) {
 			ringput(info);
