@@ -93,11 +93,63 @@ static void inheriting_contended(void)
 	owner_ends(PTHREAD_PRIO_INHERIT, 1);
 }
 
+static pthread_mutex_t used;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static int done;
+
+static void *wait_with(void *arg)
+{
+	CHECK_EQ(pthread_mutex_lock(&used), 0);
+	__atomic_store_n(&waiting, 1, __ATOMIC_RELEASE);
+	while (!done)
+		CHECK_EQ(pthread_cond_wait(&cond, &used), 0);
+	CHECK_EQ(pthread_mutex_unlock(&used), 0);
+	return arg;
+}
+
+/* Who waits for a condition with a mutex is a user of it, and no more than one. */
+static void used_by_condition_wait(void)
+{
+	static const struct {
+		int type, protocol;
+	} table[] = {
+	    {PTHREAD_MUTEX_NORMAL, PTHREAD_PRIO_INHERIT},
+	    {PTHREAD_MUTEX_RECURSIVE, PTHREAD_PRIO_INHERIT},
+	    {PTHREAD_MUTEX_ERRORCHECK, PTHREAD_PRIO_INHERIT},
+	    {PTHREAD_MUTEX_NORMAL, PTHREAD_PRIO_NONE},
+	};
+	for (unsigned i = 0; i < COUNT(table) * 3; i++) {
+		pthread_mutexattr_t a;
+
+		pthread_mutexattr_init(&a);
+		pthread_mutexattr_settype(&a, table[i / 3].type);
+		pthread_mutexattr_setprotocol(&a, table[i / 3].protocol);
+		REQUIRE_OK(pthread_mutex_init(&used, &a));
+		done = waiting = 0;
+		pthread_t t = spawn(wait_with, NULL);
+		REQUIRE(wait_for(&waiting, 1, 30000));
+		for (int n = 0; n < 3; n++) {
+			/* Through the mutex: it waits, or has gone round again. */
+			CHECK_EQ(pthread_mutex_lock(&used), 0);
+			CHECK_EQ(pthread_cond_signal(&cond), 0);
+			CHECK_EQ(pthread_mutex_unlock(&used), 0);
+			CHECK_EQ(pthread_mutex_destroy(&used), EBUSY);
+		}
+		CHECK_EQ(pthread_mutex_lock(&used), 0);
+		done = 1;
+		CHECK_EQ(pthread_cond_signal(&cond), 0);
+		CHECK_EQ(pthread_mutex_unlock(&used), 0);
+		join(t);
+		CHECK_EQ(pthread_mutex_destroy(&used), 0);
+	}
+}
+
 static const struct test_case cases[] = {
     {"plain_free", plain_free},
     {"plain_contended", plain_contended},
     {"inheriting_free", inheriting_free},
     {"inheriting_contended", inheriting_contended},
+    {"used_by_condition_wait", used_by_condition_wait},
 };
 
 TEST_MAIN(cases)

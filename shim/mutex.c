@@ -317,8 +317,16 @@ static inline int locked(Mutex *m, uint32_t users)
 
 /* --- the real functions ---------------------------------------------------------- */
 
+/* The real functions count users, too, but a condition wait stays one: called by the holder. */
+static void stayuser(Mutex *m, uint32_t by)
+{
+	int type = kindof(m) & KindTypeMask;
+	if (type != PTHREAD_MUTEX_RECURSIVE || m->count == 1)
+		m->nusers += by;
+}
+
 /* A goroutine that holds such a mutex stays on its kernel thread, once for each lock. */
-static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait)
+static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait, uint32_t users)
 {
 	int err;
 	/* If it ends as the owner, so must its kernel thread (robustexit). */
@@ -332,16 +340,26 @@ static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait)
 		err = real.pthread_mutex_lock(pm);
 	else
 		err = real.pthread_mutex_clocklock(pm, limit.clock, limit.abs);
+	if (!users && (err == 0 || err == EOWNERDEAD))
+		stayuser((Mutex *)pm, -1u);
 	bracketleave();
 	if (err && err != EOWNERDEAD)
 		unwire();
 	return err;
 }
 
-static int wiredunlock(pthread_mutex_t *pm)
+static int wiredunlock(pthread_mutex_t *pm, uint32_t users)
 {
+	Mutex *m = (Mutex *)pm;
 	bracketenter();
+	/* Only its holder, whose id there is the kernel's, may write to it. */
+	bool held = !users && atomic_load_explicit(&m->owner, memory_order_relaxed) ==
+				  (uint32_t)sys0(SYS_gettid);
+	if (held)
+		stayuser(m, 1);
 	int err = real.pthread_mutex_unlock(pm);
+	if (held && err)
+		stayuser(m, -1u);
 	bracketleave();
 	if (err != EPERM && err != EINVAL)
 		unwire();
@@ -365,7 +383,7 @@ static noinline_fn int lock_kinds(Mutex *m, Limit limit, uint32_t users)
 	} else if (isshared(kind)) {
 		err = lock_atomic(m) ? 0 : sharedlock_slow(m, limit);
 	} else {
-		return wiredlock((pthread_mutex_t *)m, limit, true);
+		return wiredlock((pthread_mutex_t *)m, limit, true, users);
 	}
 	return err ? err : locked(m, users);
 }
@@ -376,7 +394,7 @@ static noinline_fn int unlock_libc(Mutex *m, int kind, uint32_t users)
 	if (kind < 0)
 		return EINVAL;
 	if (!isshared(kind))
-		return wiredunlock((pthread_mutex_t *)m);
+		return wiredunlock((pthread_mutex_t *)m, users);
 	setowner(m, 0);
 	m->nusers -= users;
 	sharedunlock(m);
@@ -446,7 +464,7 @@ SHIM(int, pthread_mutex_trylock, pthread_mutex_t *pm)
 		return EINVAL;
 	if (isshared(kind))
 		return lock_atomic(m) ? locked(m, 1) : EBUSY;
-	return wiredlock(pm, (Limit){0}, false);
+	return wiredlock(pm, (Limit){0}, false, 1);
 }
 
 SHIM(int, pthread_mutex_unlock, pthread_mutex_t *pm)
