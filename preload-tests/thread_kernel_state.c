@@ -70,6 +70,19 @@ static void affinity(void)
 	CHECK_EQ(pthread_setaffinity_np(pthread_self(), sizeof bad, &bad), EINVAL);
 }
 
+static int run_affinity(void)
+{
+	setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
+	execl("/proc/self/exe", "thread_kernel_state", "affinity", NULL);
+	return 1;
+}
+
+/* Without the kernel's note in its block a thread has to ask where it runs. */
+static void affinity_without_rseq(void)
+{
+	CHECK_EQ(in_child(run_affinity), 0);
+}
+
 static void affinity_by_attribute(void)
 {
 	cpu_set_t all, one;
@@ -318,6 +331,7 @@ static const struct test_case cases[] = {
     {"unshared_directory", unshared_directory},
     {"unshared_descriptors", unshared_descriptors},
     {"affinity", affinity},
+    {"affinity_without_rseq", affinity_without_rseq},
     {"affinity_by_attribute", affinity_by_attribute},
     {"nice_values", nice_values},
     {"scheduling_class", scheduling_class},

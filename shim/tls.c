@@ -181,8 +181,7 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 		return "list of user stacks";
 
 	ptrdiff_t *rseqoff = libcsym("__rseq_offset", NULL);
-	unsigned *rseqsize = libcsym("__rseq_size", NULL);
-	tls.rseq = rseqoff && rseqsize && *rseqsize ? *rseqoff : 0;
+	tls.rseq = rseqoff ? *rseqoff : 0;
 	return NULL;
 }
 

@@ -18,7 +18,7 @@ typedef struct TlsLayout {
 	size_t libctlssize;
 	uint16_t mallocword[8]; /* places in libc's segment that malloc sets */
 	int nmallocwords;
-	ptrdiff_t rseq; /* 0: none registered */
+	ptrdiff_t rseq; /* where libc has it, registered or not; 0: nowhere */
 	size_t statictls, align;
 	void *stackuser; /* list head _dl_stack_user */
 	int *stacklock;  /* its lock */
