@@ -336,18 +336,31 @@ int nativecreate(pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *
 	return create(t, attr, start, arg);
 }
 
+/* What is loaded that makes its own of kernel threads, or NULL. */
+static const char *kernelthreaded(void)
+{
+	if (__tsan_init)
+		return "ThreadSanitizer";
+	/* Go asks the kernel, by instructions of its own, for masks and signal stacks of its threads,
+	 * and runs on stacks that have no room for a frame of ours. Every program with cgo exports this. */
+	if (firstdefinition("_cgo_topofstack"))
+		return "a Go runtime";
+	return NULL;
+}
+
 bool startsched(void)
 {
 	if (schedstarted())
 		return true;
-	if (__tsan_init) {
-		if (!atomic_exchange(&refused, true))
-			warn("ThreadSanitizer is loaded: running on kernel threads");
-		return false;
-	}
 	/* Only the thread that is the process can become goroutine 1. */
 	if (atomic_load(&refused) || sys0(SYS_gettid) != sys0(SYS_getpid))
 		return false;
+	const char *other = kernelthreaded();
+	if (other) {
+		if (!atomic_exchange(&refused, true))
+			warn("%s is loaded: running on kernel threads", other);
+		return false;
+	}
 	KEEP_ERRNO;
 	/* All but libc's own two, which the threads made here inherit. */
 	uint64_t all = ~(3ull << 31), mask;

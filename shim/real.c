@@ -2,7 +2,7 @@
  * real.c - finds libc's functions in the loader's own tables.
  *
  * _r_debug lists the loaded objects (it is what debuggers read); of each the
- * dynamic section names the GNU hash table, the symbols and their versions. For what
+ * dynamic section names the hash table, the symbols and their versions. For what
  * we call we look only into libc.so.6 and ld.so, known by DT_SONAME, so an
  * interposer between us and libc is passed by: it would call back into us.
  *
@@ -35,6 +35,7 @@ static const char *missing;
 typedef struct Object {
 	uintptr_t base;
 	const uint32_t *gnuhash;
+	const uint32_t *hash; /* the older table; Go's linker writes no other */
 	const ElfW(Sym) * symtab;
 	const char *strtab;
 	const ElfW(Half) * versym;
@@ -63,6 +64,7 @@ static bool readobject(const struct link_map *map, Object *o)
 			p += o->base;
 		switch (d->d_tag) {
 		case DT_GNU_HASH: o->gnuhash = (const uint32_t *)p; break;
+		case DT_HASH: o->hash = (const uint32_t *)p; break;
 		case DT_SYMTAB: o->symtab = (const ElfW(Sym) *)p; break;
 		case DT_STRTAB: o->strtab = (const char *)p; break;
 		case DT_VERSYM: o->versym = (const ElfW(Half) *)p; break;
@@ -70,7 +72,9 @@ static bool readobject(const struct link_map *map, Object *o)
 		case DT_SONAME: soname = d->d_un.d_val; break;
 		}
 	}
-	if (!o->gnuhash || o->gnuhash[0] == 0 || !o->symtab || !o->strtab)
+	if (o->gnuhash && o->gnuhash[0] == 0)
+		o->gnuhash = NULL;
+	if ((!o->gnuhash && !o->hash) || !o->symtab || !o->strtab)
 		return false;
 	if (soname)
 		o->soname = o->strtab + soname;
@@ -120,10 +124,23 @@ static uint32_t hashname(const char *s)
 	return h;
 }
 
+static bool defines(const Object *o, uint32_t i, const char *name, const char *version)
+{
+	const ElfW(Sym) *sym = &o->symtab[i];
+	return sym->st_shndx != SHN_UNDEF && streq(o->strtab + sym->st_name, name) &&
+	       rightversion(o, i, version);
+}
+
 /* The GNU hash table: header, Bloom filter (skipped), buckets, then chains in
  * which the lowest bit of a hash marks the end. */
 static void *lookup(const Object *o, const char *name, uint32_t hash, const char *version)
 {
+	if (!o->gnuhash) {
+		for (uint32_t i = 1; i < o->hash[1]; i++)
+			if (defines(o, i, name, version))
+				return symaddress(o, &o->symtab[i]);
+		return NULL;
+	}
 	uint32_t nbuckets = o->gnuhash[0], symbias = o->gnuhash[1], maskwords = o->gnuhash[2];
 	const uint32_t *buckets = o->gnuhash + 4 + maskwords * (sizeof(ElfW(Addr)) / 4);
 	const uint32_t *chains = buckets + nbuckets;
@@ -133,10 +150,8 @@ static void *lookup(const Object *o, const char *name, uint32_t hash, const char
 		return NULL;
 	for (;; i++) {
 		uint32_t h = chains[i - symbias];
-		const ElfW(Sym) *sym = &o->symtab[i];
-		if ((h | 1) == (hash | 1) && sym->st_shndx != SHN_UNDEF &&
-		    streq(o->strtab + sym->st_name, name) && rightversion(o, i, version))
-			return symaddress(o, sym);
+		if ((h | 1) == (hash | 1) && defines(o, i, name, version))
+			return symaddress(o, &o->symtab[i]);
 		if (h & 1)
 			return NULL;
 	}
