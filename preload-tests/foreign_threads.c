@@ -4,10 +4,9 @@
  * the real function. They lock, signal, sleep, read and create threads like any other, and meet the
  * program's own threads in the same objects.
  */
-#include "test.h"
+#include "foreign.h"
 
 #include <aio.h>
-#include <dlfcn.h>
 #include <netdb.h>
 #include <semaphore.h>
 
@@ -174,25 +173,10 @@ static void asynchronous_lookup(void)
 	end();
 }
 
-/* A library that looks the real function up behind a preloaded one, as jemalloc does. */
 static void *real_thread(void *arg)
 {
 	be_a_thread();
 	return (void *)((intptr_t)arg + 1);
-}
-
-static pthread_t really_spawn(void *(*fn)(void *), void *arg)
-{
-	void *libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
-	int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-	pthread_t t;
-
-	REQUIRE(libc);
-	create = (__typeof__(create))(uintptr_t)dlsym(libc, "pthread_create");
-	REQUIRE(create);
-	REQUIRE_OK(create(&t, NULL, fn, arg));
-	dlclose(libc);
-	return t;
 }
 
 static void made_by_the_real_function(void)
@@ -203,7 +187,7 @@ static void made_by_the_real_function(void)
 	for (unsigned i = 0; i < COUNT(own); i++)
 		own[i] = spawn(contend, NULL);
 	for (unsigned i = 0; i < COUNT(t); i++)
-		t[i] = really_spawn(real_thread, (void *)(intptr_t)i);
+		t[i] = spawn_really(real_thread, (void *)(intptr_t)i);
 	/* join meets a pthread_t that isn't one of its own. */
 	for (unsigned i = 0; i < COUNT(t); i++)
 		CHECK_EQ((intptr_t)join(t[i]), i + 1);
@@ -260,7 +244,7 @@ static void a_handler_makes_the_same_call(void)
 		t[i] = spawn(be_named, i == 0 ? &t[0] : NULL);
 	while (!__atomic_load_n(&target, __ATOMIC_ACQUIRE))
 		sleep_ms(1);
-	pthread_t f = really_spawn(names_it, NULL);
+	pthread_t f = spawn_really(names_it, NULL);
 	while (!__atomic_load_n(&foreign, __ATOMIC_ACQUIRE))
 		sleep_ms(1);
 	for (int i = 1; i <= 500; i++) {

@@ -4,9 +4,8 @@
  * goes on with the file that was closed, a library may also end it; it must not outlast what the other
  * end does next.
  */
-#include "test.h"
+#include "foreign.h"
 
-#include <dlfcn.h>
 #include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -114,22 +113,6 @@ static const struct wait {
     {"poll", by_poll},
     {"select", by_select},
 };
-
-/* --- who closes ----------------------------------------------------------------------- */
-
-static pthread_t spawn_really(void *(*fn)(void *), void *arg)
-{
-	void *libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
-	int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-	pthread_t t;
-
-	REQUIRE(libc);
-	create = (__typeof__(create))(uintptr_t)dlsym(libc, "pthread_create");
-	REQUIRE(create);
-	REQUIRE_OK(create(&t, NULL, fn, arg));
-	dlclose(libc);
-	return t;
-}
 
 /* --- the runs ------------------------------------------------------------------------- */
 

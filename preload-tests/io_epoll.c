@@ -89,15 +89,7 @@ static void *each_way(void *arg)
 	return arg;
 }
 
-static void by_main(void)
-{
-	each_way(NULL);
-}
-
-static void by_a_thread(void)
-{
-	join(spawn(each_way, NULL));
-}
+BY_MAIN_AND_A_THREAD(each_way)
 
 static void edges(void)
 {

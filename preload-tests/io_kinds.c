@@ -6,7 +6,7 @@
  * Every case runs twice: alone, and while so many threads wait in read that a scheduler would
  * rather park.
  */
-#include "test.h"
+#include "crowd.h"
 
 #include <netinet/in.h>
 #include <pty.h>
@@ -18,8 +18,6 @@
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <termios.h>
-
-enum { CROWD = 24 };
 
 static char dir[64];
 
@@ -483,31 +481,6 @@ static void urgent_data(void)
 	close(l);
 }
 
-static void *wait_in_read(void *arg)
-{
-	char c;
-
-	CHECK_EQ(read(*(int *)arg, &c, 1), 0);
-	return NULL;
-}
-
-static void twice(void (*fn)(void))
-{
-	pthread_t t[CROWD];
-	int fds[2];
-
-	fn();
-	REQUIRE(pipe(fds) == 0);
-	for (int i = 0; i < CROWD; i++)
-		t[i] = spawn(wait_in_read, &fds[0]);
-	sleep_ms(20);
-	fn();
-	close(fds[1]);
-	for (int i = 0; i < CROWD; i++)
-		join(t[i]);
-	close(fds[0]);
-}
-
 #define CASES(X)            \
 	X(eventfds)         \
 	X(timerfds)         \
@@ -521,14 +494,7 @@ static void twice(void (*fn)(void))
 	X(errno_stays)      \
 	X(urgent_data)
 
-#define TWICE(name)                    \
-	static void name##_twice(void) \
-	{                              \
-		twice(name);           \
-	}
-#define ROW(name) {#name, name##_twice},
-CASES(TWICE)
-static const struct test_case cases[] = {CASES(ROW)};
+CROWD_CASES
 
 int main(int argc, char **argv)
 {

@@ -7,14 +7,14 @@
  * Every case runs twice: alone, and while so many threads wait in read that a scheduler would
  * rather park.
  */
-#include "test.h"
+#include "crowd.h"
 
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-enum { BIG = 1 << 20, CROWD = 24 };
+enum { BIG = 1 << 20 };
 
 static unsigned char *data; /* BIG bytes, each different from its neighbours' */
 static volatile sig_atomic_t sigpipes, sigusr1s;
@@ -534,32 +534,6 @@ static void full_peer(void)
 	close(b);
 }
 
-/* Runs fn alone, then among many that wait in read. */
-static void *wait_in_read(void *arg)
-{
-	char c;
-
-	CHECK_EQ(read(*(int *)arg, &c, 1), 0);
-	return NULL;
-}
-
-static void twice(void (*fn)(void))
-{
-	pthread_t t[CROWD];
-	int fds[2];
-
-	fn();
-	REQUIRE(pipe(fds) == 0);
-	for (int i = 0; i < CROWD; i++)
-		t[i] = spawn(wait_in_read, &fds[0]);
-	sleep_ms(20);
-	fn();
-	close(fds[1]);
-	for (int i = 0; i < CROWD; i++)
-		join(t[i]);
-	close(fds[0]);
-}
-
 #define CASES(X)                \
 	X(all_is_written)       \
 	X(broken_in_the_middle) \
@@ -570,14 +544,7 @@ static void twice(void (*fn)(void))
 	X(nonblocking)          \
 	X(full_peer)
 
-#define TWICE(name)                    \
-	static void name##_twice(void) \
-	{                              \
-		twice(name);           \
-	}
-#define ROW(name) {#name, name##_twice},
-CASES(TWICE)
-static const struct test_case cases[] = {CASES(ROW)};
+CROWD_CASES
 
 int main(int argc, char **argv)
 {

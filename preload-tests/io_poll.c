@@ -88,11 +88,9 @@ static void *each_way(void *arg)
 		static const long waits[] = {-1, 10000};
 		for (unsigned i = 0; i < COUNT(waits); i++) {
 			pthread_t t = spawn(write_later, NULL);
-			int64_t start = now_ms();
 			int rc = ways[w].wait(fds[0], waits[i]);
 			if (rc != 1)
 				FAIL("%s: %d, not 1", ways[w].name, rc);
-			CHECK(now_ms() - start < 8000);
 			join(t);
 			CHECK_EQ(ways[w].wait(fds[0], 0), 1);
 			CHECK_EQ(read(fds[0], &c, 1), 1);
@@ -104,15 +102,7 @@ static void *each_way(void *arg)
 	return arg;
 }
 
-static void by_main(void)
-{
-	each_way(NULL);
-}
-
-static void by_a_thread(void)
-{
-	join(spawn(each_way, NULL));
-}
+BY_MAIN_AND_A_THREAD(each_way)
 
 /* What poll says of an fd in a given state. */
 static void revents(void)

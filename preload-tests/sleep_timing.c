@@ -105,15 +105,7 @@ static void *sleep_all_ways(void *arg)
 	return arg;
 }
 
-static void by_main(void)
-{
-	sleep_all_ways(NULL);
-}
-
-static void by_a_thread(void)
-{
-	join(spawn(sleep_all_ways, NULL));
-}
+BY_MAIN_AND_A_THREAD(sleep_all_ways)
 
 static int sleeping;
 

@@ -322,6 +322,17 @@ static inline int test_run(int argc, char **argv, const struct test_case *cases,
 	return skipped == ran ? 77 : 0;
 }
 
+/* The same by main, whose thread is another kind in some schedulers, and by a thread. */
+#define BY_MAIN_AND_A_THREAD(fn)       \
+	static void by_main(void)      \
+	{                              \
+		fn(NULL);              \
+	}                              \
+	static void by_a_thread(void)  \
+	{                              \
+		join(spawn(fn, NULL)); \
+	}
+
 #define TEST_MAIN(cases)                                          \
 	int main(int argc, char **argv)                           \
 	{                                                         \
