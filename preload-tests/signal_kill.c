@@ -461,6 +461,43 @@ static void values_are_carried(void)
 	signal(SIGRTMIN + 2, SIG_DFL);
 }
 
+static pid_t other;
+
+static void *blocks_it(void *arg)
+{
+	__atomic_store_n(&other, gettid(), __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	return arg;
+}
+
+/* kill() of a thread's id is for the process: any thread that has the signal open takes it. */
+static void to_the_process_by_a_thread(void)
+{
+	union sigval value = {.sival_int = 4};
+	sigset_t set, old;
+
+	install(SIGUSR1, 0);
+	handled = stop = other = 0;
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, &old);
+	pthread_t t = spawn(blocks_it, NULL);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	while (!__atomic_load_n(&other, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	CHECK_EQ(kill(other, 0), 0);
+	CHECK_EQ(kill(other, SIGUSR1), 0);
+	REQUIRE(wait_for(&handled, 1, 10000));
+	CHECK(pthread_equal(handled_by, pthread_self()));
+	CHECK_EQ(sigqueue(other, SIGUSR1, value), 0);
+	REQUIRE(wait_for(&handled, 2, 10000));
+	CHECK(pthread_equal(handled_by, pthread_self()));
+	CHECK_EQ(last_code, SI_QUEUE);
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	join(t);
+}
+
 static const struct test_case cases[] = {
     {"to_oneself", to_oneself},
     {"to_a_thread_wherever_it_is", to_a_thread_wherever_it_is},
@@ -470,6 +507,7 @@ static const struct test_case cases[] = {
     {"dispositions", dispositions},
     {"default_action_ends_the_process", default_action_ends_the_process},
     {"values_are_carried", values_are_carried},
+    {"to_the_process_by_a_thread", to_the_process_by_a_thread},
 };
 
 TEST_MAIN(cases)

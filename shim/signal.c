@@ -204,9 +204,16 @@ static bool killself(int sig, siginfo_t *info)
 	return true;
 }
 
+/* The id of a thread of the process names the process to the kernel; a goroutine's it does not know. */
+static pid_t ofprocess(pid_t pid)
+{
+	return getg() && pid > 0 && threadwithtid((uint32_t)pid) ? (pid_t)sys0(SYS_getpid) : pid;
+}
+
 SHIM(int, kill, pid_t pid, int sig)
 {
 	siginfo_t info;
+	pid = ofprocess(pid);
 	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
 		selfinfo(&info, sig, SI_USER);
 		if (killself(sig, &info))
@@ -218,6 +225,7 @@ SHIM(int, kill, pid_t pid, int sig)
 SHIM(int, sigqueue, pid_t pid, int sig, const union sigval value)
 {
 	siginfo_t info;
+	pid = ofprocess(pid);
 	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
 		selfinfo(&info, sig, SI_QUEUE);
 		info.si_value = value;
