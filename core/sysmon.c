@@ -14,7 +14,9 @@
  * locks), inline system calls, other libraries' futexes block without our
  * knowledge; their P must go on. An M that makes no progress is one whose
  * CPU clock stands still over a tick, and which the kernel doesn't merely keep
- * waiting for a CPU (its state in /proc, where there is one). The P is taken
+ * waiting for a CPU (its state in /proc, where there is one). So does, after some slices, one that
+ * computes where it can't be preempted: else a loop of libc's calls would keep others
+ * waiting for seconds. The P is taken
  * without the M's help, and no signal, so no call fails with EINTR:
  *
  *    sysmon: p of M := p|1        M, at each entry (acquirem): locks++
@@ -34,6 +36,7 @@ enum {
 	TICKMAX = 10000000, /* ns: longest */
 	STORM = 100000,     /* ns: preempt everything this often */
 	INTRTICK = 1000000, /* ns: ask again for a refused interruption */
+	REFUSED = 3,        /* slices after which one that can't be preempted loses its P */
 	POLLMAX = 10000000, /* ns: the network is polled this often when nobody else does */
 };
 
@@ -157,9 +160,12 @@ static int retake(int64_t now)
 			}
 		}
 		pp->sysmontick.cputime = cpu;
-		if (waiting && now - pp->sysmontick.schedwhen >= debug.slice && mp &&
-		    (computes(mp) || descheduled(mp->tid)))
-			n += preemptone(pp);
+		int64_t ran = now - pp->sysmontick.schedwhen;
+		if (!waiting || ran < debug.slice || !mp || !(computes(mp) || descheduled(mp->tid)))
+			continue;
+		/* In libc it can't be switched away from, and a loop of libc's calls may be there each
+		 * time that it is asked. It goes on there, without the P. */
+		n += ran >= REFUSED * debug.slice && takep(pp) ? 1 : preemptone(pp);
 	}
 	return n;
 }

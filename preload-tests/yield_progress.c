@@ -75,10 +75,45 @@ static void sleepers_among_yielders(void)
 		join(t[i]);
 }
 
+static int reading_ends;
+
+/* Nearly all of its time is spent in libc's own code. */
+static void *read_lines(void *arg)
+{
+	FILE *f = fopen("/proc/self/exe", "r");
+	char *line = NULL;
+	size_t room = 0;
+
+	REQUIRE(f);
+	while (!__atomic_load_n(&reading_ends, __ATOMIC_RELAXED)) {
+		rewind(f);
+		CHECK(getdelim(&line, &room, 256, f) > 0);
+	}
+	free(line);
+	fclose(f);
+	return arg;
+}
+
+/* Loops of library calls give way, though each of them can't be interrupted. */
+static void loops_in_libc(void)
+{
+	pthread_t t[8];
+
+	reading_ends = 0;
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(read_lines, NULL);
+	for (int i = 0; i < 20; i++)
+		sleep_ms(1);
+	__atomic_store_n(&reading_ends, 1, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+}
+
 static const struct test_case cases[] = {
     {"round_robin", round_robin},
     {"main_yields_to_new_threads", main_yields_to_new_threads},
     {"sleepers_among_yielders", sleepers_among_yielders},
+    {"loops_in_libc", loops_in_libc},
 };
 
 TEST_MAIN(cases)
