@@ -14,7 +14,7 @@
  * locks), inline system calls, other libraries' futexes block without our
  * knowledge; their P must go on. An M that makes no progress is one whose
  * CPU clock stands still over a tick, and which the kernel doesn't merely keep
- * waiting for a CPU (its state in /proc, where there is one). So does, after some slices, one that
+ * waiting for a CPU (its state in /proc, where there is one). After some slices one counts as stuck, too, that
  * computes where it can't be preempted: else a loop of libc's calls would keep others
  * waiting for seconds. The P is taken
  * without the M's help, and no signal, so no call fails with EINTR:
