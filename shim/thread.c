@@ -306,11 +306,14 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 		guard = pageup(w->guardsize);
 		if (guard < w->guardsize || w->stacksize + guard < guard)
 			return EINVAL;
-		int r = newstack(w->stacksize, guard, &s);
+		/* Natively the block takes more than that of it: a program may count on an overflow. */
+		enum { COLOURS = 960 };
+		size_t size = pageup(w->stacksize) - COLOURS;
+		int r = newstack(size, guard, &s);
 		if (r) {
 			/* Those made before may only be waiting for this P to end. */
 			gosched();
-			r = newstack(w->stacksize, guard, &s);
+			r = newstack(size, guard, &s);
 		}
 		if (r)
 			return EAGAIN;
