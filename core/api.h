@@ -69,6 +69,8 @@ static inline void goshim_setg(G *gp)
 			 : "memory");
 }
 
+void tlssetg(void *tls, G *gp); /* gp is what getg() says under that thread block */
+
 bool schedstarted(void); /* the scheduler runs in this process */
 int64_t goid(G *gp);
 void *ghost(G *gp); /* the host's record of this goroutine, given to newproc */

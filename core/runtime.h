@@ -268,7 +268,6 @@ void stopTheWorld(void);
 void startTheWorld(void);
 /* Waking rights: true when the caller has won the right to ready gp. */
 bool wakeclaim(G *gp, uint32_t why);
-void tlssetg(void *tls, G *gp); /* gp is what getg() says under that block */
 
 /*
  * gopark: parks the caller. It has set gp->waking to WakeArmed (parkarm) before

@@ -17,6 +17,7 @@
 #include "sync.h"
 #include "thread.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 
@@ -71,6 +72,48 @@ SHIM(pid_t, _Fork, void)
 	if (pid == 0)
 		childhandler();
 	return pid;
+}
+
+/* What a child of clone() is to run. */
+typedef struct Clone {
+	int (*fn)(void *);
+	void *arg;
+} Clone;
+
+/* In memory of its own: as after fork, but for the handlers. */
+static int cloned(void *arg)
+{
+	Clone c = *(Clone *)arg;
+	childhandler();
+	return c.fn(c.arg);
+}
+
+/*
+ * A child that shares our memory, and without CLONE_SETTLS the thread block as well, gets by
+ * with that natively; here code that runs under a goroutine's block is that goroutine. So
+ * it gets a copy of the block, on its stack, and is a foreign thread to us.
+ */
+SHIM(int, clone, int (*fn)(void *), void *stack, int flags, void *arg, ...)
+{
+	va_list ap;
+	va_start(ap, arg);
+	pid_t *ptid = va_arg(ap, pid_t *);
+	void *block = va_arg(ap, void *);
+	pid_t *ctid = va_arg(ap, pid_t *);
+	va_end(ap);
+	if (!getg() || !fn || !stack)
+		return real.clone(fn, stack, flags, arg, ptid, block, ctid);
+	if (!(flags & CLONE_VM)) {
+		Clone c = {fn, arg};
+		return real.clone(cloned, stack, flags, &c, ptid, block, ctid);
+	}
+	BRACKET; /* the child inherits the mask */
+	if (!(flags & CLONE_SETTLS)) {
+		block = blockcopy(stack);
+		stack = blockcopyend(block);
+		flags |= CLONE_SETTLS;
+	}
+	return real.clone(fn, stack, flags, arg, ptid, block, ctid);
 }
 
 /* entry.S calls these around the system call. */

@@ -313,9 +313,15 @@ static size_t pageup(size_t n)
 	return (n + 4095) & ~(size_t)4095;
 }
 
+/* Static TLS lies below a block, and starts aligned as the block does. */
+static size_t tlsbelow(void)
+{
+	return (tls.statictls - tls.size + tls.align - 1) & ~(tls.align - 1);
+}
+
 static bool arenainit(void)
 {
-	size_t below = (tls.statictls - tls.size + tls.align - 1) & ~(tls.align - 1);
+	size_t below = tlsbelow();
 	size_t above = ((tls.size + 63) & ~63u) + BLOCKEXTRA;
 	arena.stride = (below + above + tls.align - 1) & ~(tls.align - 1);
 	/* Room for millions; where address space is limited (ulimit -v) a part of it, since
@@ -405,34 +411,54 @@ uint32_t tidalloc(void)
 	return TIDMIN + atomic_fetch_add(&next, 1) % (TIDMAX - TIDMIN);
 }
 
+/* Fields that say where a block is, and that nothing hangs on it. */
+static void blockself(void *block)
+{
+	TLSFIELD(block, void *, 0) = block;
+	TLSFIELD(block, void *, TCB_SELF) = block;
+	char *head = (char *)block + tls.robusthead;
+	TLSFIELD(block, void *, tls.robusthead - 8) = head;
+	memcpy(head, selfblock() + tls.robusthead, 24); /* the offset of futex words */
+	TLSFIELD(head, void *, 0) = head;
+	TLSFIELD(head, void *, 16) = NULL;
+	TLSFIELD(block, void *, tls.specific) = (char *)block + tls.specific1st;
+	TLSFIELD(block, void *, tls.resp) = (char *)block + tls.res;
+	if (tls.rseq)
+		TLSFIELD((char *)block + tls.rseq, int32_t, 4) = -2; /* cpu_id: not registered */
+}
+
 /* Fields that a new thread's block has, whoever had it before. */
 static void blockfill(void *block, uint32_t tid, uintptr_t lo, uintptr_t hi, size_t guard)
 {
 	char *self = selfblock();
-	TLSFIELD(block, void *, 0) = block;
-	TLSFIELD(block, void *, TCB_SELF) = block;
 	TLSFIELD(block, int, TCB_MULTI) = 1;
 	TLSFIELD(block, uintptr_t, TCB_STACKGUARD) = TLSFIELD(self, uintptr_t, TCB_STACKGUARD);
 	TLSFIELD(block, uintptr_t, TCB_PTRGUARD) = TLSFIELD(self, uintptr_t, TCB_PTRGUARD);
 	TLSFIELD(block, uint32_t, TCB_FEATURE1) = TLSFIELD(self, uint32_t, TCB_FEATURE1);
 	TLSFIELD(block, uint32_t, tls.tid) = tid;
-	char *head = (char *)block + tls.robusthead;
-	TLSFIELD(block, void *, tls.robusthead - 8) = head;
-	memcpy(head, self + tls.robusthead, 24); /* the offset of futex words */
-	TLSFIELD(head, void *, 0) = head;
-	TLSFIELD(head, void *, 16) = NULL;
 	TLSFIELD(block, void *, tls.cleanup) = NULL;
 	TLSFIELD(block, void *, tls.cleanupjmp) = NULL;
 	TLSFIELD(block, int, tls.cancelhandling) = 0;
-	TLSFIELD(block, void *, tls.specific) = (char *)block + tls.specific1st;
 	TLSFIELD(block, uint8_t, tls.userstack) = 1;
 	TLSFIELD(block, uintptr_t, tls.stackblock) = lo - guard;
 	TLSFIELD(block, size_t, tls.stackblock + 8) = hi - lo + guard;
 	TLSFIELD(block, size_t, tls.stackblock + 16) = guard;
 	TLSFIELD(block, size_t, tls.stackblock + 24) = guard;
-	TLSFIELD(block, void *, tls.resp) = (char *)block + tls.res;
-	if (tls.rseq)
-		TLSFIELD((char *)block + tls.rseq, int32_t, 4) = -2; /* cpu_id: not registered */
+	blockself(block);
+}
+
+void *blockcopy(void *top)
+{
+	char *self = selfblock(), *block = (char *)(((uintptr_t)top - tls.size) & ~(tls.align - 1));
+	memcpy(block - tlsbelow(), self - tlsbelow(), tlsbelow() + tls.size);
+	blockself(block);
+	tlssetg(block, NULL);
+	return block;
+}
+
+void *blockcopyend(void *block)
+{
+	return (void *)(((uintptr_t)block - tlsbelow()) & ~(uintptr_t)63);
 }
 
 /* Initial values for all modules but libc; dynamic ones are allocated at first use again. */

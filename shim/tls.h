@@ -77,6 +77,10 @@ size_t tlsstaticsize(void);
 void *blockget(uint32_t tid, uintptr_t stacklo, uintptr_t stackhi, size_t guard);
 /* Gives memory of pooled blocks beyond a few hundred back. May park. */
 void blocktrim(void);
+/* A copy of the caller's block at the end of memory that ends at top, for code that is no goroutine;
+ * it begins at blockcopyend. */
+void *blockcopy(void *top);
+void *blockcopyend(void *block);
 void blockput(void *block); /* any context, no locks of the program's */
 void *blockextra(void *block);
 enum { BLOCKEXTRA = 512 };
