@@ -160,7 +160,6 @@ static void *starthread(void *p)
 		waitstep(2);
 		if (atomic_load(&template.step) == 3)
 			return NULL;
-		tlsprobemalloc(); /* the first thread after tlsprobe */
 	}
 	notethread();
 	sys2(SYS_prctl, PR_SET_NAME, (long)comm); /* not the template's */
@@ -209,6 +208,7 @@ static void templatebody(void *arg)
 {
 	(void)arg;
 	uintptr_t lo, hi;
+	tlsprobemalloc();
 	template.block = selfblock();
 	template.tid = (int)sys0(SYS_gettid);
 	sys2(SYS_rt_sigpending, (long)&template.pending, 8);
@@ -375,6 +375,7 @@ bool startsched(void)
 	atomic_store(&template.step, 0);
 	sys2(SYS_prctl, PR_GET_NAME, (long)comm);
 	memcpy(mainthread.name, comm, sizeof comm);
+	tlsprobelibc();
 	if (newthread(templatebody, NULL, &template.lo, &template.hi)) {
 		/* No memory, no processes: pthread_create fails with EAGAIN natively, too. */
 		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);

@@ -150,7 +150,6 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 	if (!tls.stackblock)
 		return "stack bounds";
 
-	real.dl_iterate_phdr(findlibcsegment, NULL);
 	if (!tls.libctlssize || tls.libctls >= 0 || tls.libctlssize > 4096)
 		return "libc's thread-local segment";
 	uintptr_t respoff = (uintptr_t)libcsym("__resp", "GLIBC_PRIVATE");
@@ -187,7 +186,7 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 
 /*
  * Finds the words of libc's segment where malloc keeps a thread's cache: those
- * that a first malloc sets. On a new thread, before any other allocation.
+ * that a first malloc sets.
  */
 void tlsprobemalloc(void)
 {
@@ -195,8 +194,11 @@ void tlsprobemalloc(void)
 	uint64_t before[MAX];
 	char *seg = (char *)selfblock() + tls.libctls;
 	size_t n = tls.libctlssize / 8;
+	if (n > MAX)
+		return; /* probe will not like it either */
 	memcpy(before, seg, n * 8);
-	free(malloc(24));
+	void *volatile p = malloc(24); /* or the compiler leaves both calls out */
+	free(p);
 	tls.nmallocwords = 0;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t now;
@@ -206,9 +208,14 @@ void tlsprobemalloc(void)
 	}
 }
 
-void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize)
+void tlsprobelibc(void)
 {
 	memset(&tls, 0, sizeof tls);
+	real.dl_iterate_phdr(findlibcsegment, NULL);
+}
+
+void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize)
+{
 	tls.misfit = probe(realblock, stackaddr, stacksize);
 	tls.ok = !tls.misfit;
 }

@@ -57,11 +57,11 @@ static inline int selfcancelword(void)
 }
 
 /*
- * Compares glibc's structures with what this file knows, with the help of a
- * real thread: its block, and the stack it was given. Called on main.
- * Sets tls.ok.
+ * Three steps: on main; on a new real thread that has not allocated yet; and on main again,
+ * where glibc's structures are compared with what this file knows, with the help of that
+ * thread: its block, and the stack it was given. Sets tls.ok.
  */
-/* Then, on a new real thread that has not allocated yet. */
+void tlsprobelibc(void);
 void tlsprobemalloc(void);
 void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize);
 
