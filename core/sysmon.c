@@ -14,7 +14,7 @@
  * locks), inline system calls, other libraries' futexes block without our
  * knowledge; their P must go on. An M that makes no progress is one whose
  * CPU clock stands still over a tick, and which the kernel doesn't merely keep
- * waiting for a CPU (its state in /proc, where there is one). After some slices one counts as stuck, too, that
+ * waiting for a CPU (its state in /proc, where there is one). In time one counts as stuck, too, that
  * computes where it can't be preempted: else a loop of libc's calls would keep others
  * waiting for seconds. The P is taken
  * without the M's help, and no signal, so no call fails with EINTR:
@@ -36,7 +36,8 @@ enum {
 	TICKMAX = 10000000, /* ns: longest */
 	STORM = 100000,     /* ns: preempt everything this often */
 	INTRTICK = 1000000, /* ns: ask again for a refused interruption */
-	REFUSED = 3,        /* slices after which one that can't be preempted loses its P */
+	REFUSED =
+	    30000000, /* ns: one that computes so long where it can't be preempted loses its P */
 	POLLMAX = 10000000, /* ns: the network is polled this often when nobody else does */
 };
 
@@ -165,7 +166,7 @@ static int retake(int64_t now)
 			continue;
 		/* In libc it can't be switched away from, and a loop of libc's calls may be there each
 		 * time that it is asked. It goes on there, without the P. */
-		n += ran >= REFUSED * debug.slice && takep(pp) ? 1 : preemptone(pp);
+		n += ran >= REFUSED && ran >= 3 * debug.slice && takep(pp) ? 1 : preemptone(pp);
 	}
 	return n;
 }
