@@ -55,19 +55,6 @@ static void after_threads(void)
 	CHECK(kib < LIMIT_KIB);
 }
 
-static long resident_kib(void)
-{
-	FILE *f = fopen("/proc/self/status", "r");
-	char line[256];
-	long kib = -1;
-
-	REQUIRE(f != NULL);
-	while (kib < 0 && fgets(line, sizeof line, f))
-		(void)!sscanf(line, "VmRSS: %ld", &kib);
-	fclose(f);
-	return kib;
-}
-
 /* All that is and will be mapped is in memory at once, new threads' stacks too. */
 static void locked(void)
 {
@@ -76,7 +63,7 @@ static void locked(void)
 		SKIP_CASE("mlockall is not allowed here");
 	}
 	threads();
-	long kib = resident_kib();
+	long kib = rss_kib();
 
 	CHECK(kib > 0 && kib < LIMIT_KIB);
 	REQUIRE_OK(munlockall());
@@ -93,7 +80,7 @@ static void locked_before(void)
 		if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
 			_exit(0);
 		threads();
-		_exit(resident_kib() < LIMIT_KIB ? 0 : 1);
+		_exit(rss_kib() < LIMIT_KIB ? 0 : 1);
 	}
 	int status;
 

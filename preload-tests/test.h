@@ -238,6 +238,21 @@ static inline void check_goroutines(int threads)
 	FAIL("%d kernel threads while %d threads are blocked: not goroutines", have, threads);
 }
 
+/* Memory of the process that is there. */
+static inline long rss_kib(void)
+{
+	long pages = 0;
+	char buf[100];
+	int fd = open("/proc/self/statm", O_RDONLY);
+	ssize_t n = read(fd, buf, sizeof buf - 1);
+
+	close(fd);
+	REQUIRE(n > 0);
+	buf[n] = '\0';
+	REQUIRE(sscanf(buf, "%*d %ld", &pages) == 1);
+	return pages * 4;
+}
+
 /*
  * Runs fn in a forked child and returns its wait status. fn's return value becomes the exit status
  * by way of exit(); failures counted in the child are added as exit status 99.

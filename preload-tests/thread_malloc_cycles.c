@@ -23,16 +23,6 @@ static void *allocates(void *arg)
 	return arg;
 }
 
-static long rss_kib(void)
-{
-	long pages = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-
-	REQUIRE(f && fscanf(f, "%*d %ld", &pages) == 1);
-	fclose(f);
-	return pages * 4;
-}
-
 static void rounds(void)
 {
 	static pthread_t t[ALIVE];

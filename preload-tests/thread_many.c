@@ -22,20 +22,6 @@ static void *block(void *arg)
 	return arg;
 }
 
-static long rss_kib(void)
-{
-	long pages = 0;
-	char buf[100];
-	int fd = open("/proc/self/statm", O_RDONLY);
-	ssize_t n = read(fd, buf, sizeof buf - 1);
-
-	close(fd);
-	REQUIRE(n > 0);
-	buf[n] = '\0';
-	REQUIRE(sscanf(buf, "%*d %ld", &pages) == 1);
-	return pages * 4;
-}
-
 static void one_round(int n, pthread_t *t)
 {
 	here = go = 0;
