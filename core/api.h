@@ -323,8 +323,9 @@ struct Handle {
 	WaitReason why;             /* and, the last time, as what */
 	Handle *_Atomic child[2];   /* handle.c's */
 };
-Handle *handleof(
-    const void *addr); /* made if there is none; NULL: out of memory. Not in a signal handler */
+/* Made if there is none; NULL: out of memory. In a section while it allocates, so safe where handlers of
+ * the program run: on a goroutine outside the runtime, on a foreign thread. */
+Handle *handleof(const void *addr);
 Handle *handlefind(const void *addr); /* or NULL. SIGSAFE, any thread */
 int64_t handlecount(void);
 

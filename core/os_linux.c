@@ -530,7 +530,6 @@ int ncpu(void)
 	return ncpuunder("", naffinity());
 }
 
-/* Orders memory accesses of this thread against those of all others of the process. */
 bool writable_os(uintptr_t lo, uintptr_t hi)
 {
 	uintptr_t p = (lo + 7) & ~(uintptr_t)7;
