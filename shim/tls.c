@@ -149,6 +149,8 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 			tls.stackblock = off;
 	if (!tls.stackblock)
 		return "stack bounds";
+	tls.ceilings = tls.stackblock + 32;
+	tls.flags = tls.cancelhandling + 4;
 
 	if (!tls.libctlssize || tls.libctls >= 0 || tls.libctlssize > 4096)
 		return "libc's thread-local segment";
@@ -160,6 +162,8 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 	if (res <= 0 || res >= (ptrdiff_t)tls.size)
 		return "resolver state";
 	tls.res = (uint32_t)res;
+	if (tls.res != tls.ceilings + 8)
+		return "priority ceilings";
 
 	dlgetstaticinfo(&tls.statictls, &tls.align);
 	if (tls.statictls < tls.size || tls.align < 16 || tls.align > 4096)
@@ -446,6 +450,7 @@ static void blockfill(void *block, uint32_t tid, uintptr_t lo, uintptr_t hi, siz
 	TLSFIELD(block, void *, tls.cleanup) = NULL;
 	TLSFIELD(block, void *, tls.cleanupjmp) = NULL;
 	TLSFIELD(block, int, tls.cancelhandling) = 0;
+	TLSFIELD(block, int, tls.flags) = 0; /* libc has not read its priority */
 	TLSFIELD(block, uint8_t, tls.userstack) = 1;
 	TLSFIELD(block, uintptr_t, tls.stackblock) = lo - guard;
 	TLSFIELD(block, size_t, tls.stackblock + 8) = hi - lo + guard;
@@ -468,17 +473,26 @@ void *blockcopyend(void *block)
 	return (void *)(((uintptr_t)block - tlsbelow()) & ~(uintptr_t)63);
 }
 
+/* What libc has allocated for the block's last thread. May park. */
+static void blockclear(void *block)
+{
+	void **ceilings = &TLSFIELD(block, void *, tls.ceilings);
+	free(*ceilings);
+	*ceilings = NULL;
+	DtvEntry *dtv = TLSFIELD(block, DtvEntry *, TCB_DTV);
+	for (size_t i = 1; i <= dtv[-1].counter; i++)
+		if (dtv[i].ptr.tofree)
+			free(dtv[i].ptr.tofree);
+}
+
 /* Initial values for all modules but libc; dynamic ones are allocated at first use again. */
 static bool blockreimage(void *block)
 {
 	char save[4096];
 	memcpy(save, (char *)block + tls.libctls, tls.libctlssize);
 	DtvEntry *dtv = TLSFIELD(block, DtvEntry *, TCB_DTV);
-	size_t n = dtv[-1].counter;
-	for (size_t i = 1; i <= n; i++)
-		if (dtv[i].ptr.tofree)
-			free(dtv[i].ptr.tofree);
-	memset(dtv, 0, (n + 1) * sizeof *dtv);
+	blockclear(block);
+	memset(dtv, 0, (dtv[-1].counter + 1) * sizeof *dtv);
 	bool ok = dlallocatetlsinit(block, true) != NULL;
 	memcpy((char *)block + tls.libctls, save, tls.libctlssize);
 	return ok;
@@ -580,11 +594,8 @@ void blocktrim(void)
 			l->prev->next = l->next;
 			stackunlock();
 		}
-		DtvEntry *dtv = TLSFIELD(block, DtvEntry *, TCB_DTV);
-		for (size_t i = 1; i <= dtv[-1].counter; i++)
-			if (dtv[i].ptr.tofree)
-				free(dtv[i].ptr.tofree);
-		free(dtv - 1);
+		blockclear(block);
+		free(TLSFIELD(block, DtvEntry *, TCB_DTV) - 1);
 		makeraw(block);
 		n++;
 	}

@@ -11,8 +11,8 @@ typedef struct TlsLayout {
 	bool ok;
 	const char *misfit; /* what did not match, when !ok */
 	uint32_t size;      /* of struct pthread */
-	uint32_t tid, list, robusthead, cleanup, cleanupjmp, cancelhandling, specific1st, specific,
-	    specificused, userstack, stackblock, res;
+	uint32_t tid, list, robusthead, cleanup, cleanupjmp, cancelhandling, flags, specific1st,
+	    specific, specificused, userstack, stackblock, ceilings, res;
 	ptrdiff_t resp;    /* __resp, from the block */
 	ptrdiff_t libctls; /* libc's own TLS segment, from the block */
 	size_t libctlssize;
