@@ -386,10 +386,9 @@ SHIM(int, thrd_create, thrd_t *t, thrd_start_t start, void *arg)
 	/* An int comes back in the same register; thrd_join truncates. */
 	switch (shim_pthread_create(t, NULL, (void *(*)(void *))(void (*)(void))start, arg)) {
 	case 0: return thrd_success;
-	case ENOMEM:
-	case EAGAIN: return thrd_nomem;
+	case ENOMEM: return thrd_nomem;
 	}
-	return thrd_error;
+	return thrd_error; /* EAGAIN too, as libc has it */
 }
 
 /* --- join ------------------------------------------------------------------------------ */
