@@ -7,7 +7,7 @@
  * can be a foreign thread; libc itself, on behalf of a stream; or a raw system call. Only
  * inline system calls are not seen.
  *
- * The child of vfork has descriptors of its own, in our memory: it tells nobody.
+ * Children of vfork and clone() can have descriptors of their own, in our memory: they tell nobody.
  */
 #include "close.h"
 #include "fd.h"
@@ -20,7 +20,7 @@
 /* Are the caller's descriptors those that goroutines wait for? */
 static bool waitedfor(void)
 {
-	return getg() || (schedstarted() && !invforkchild());
+	return getg() || (schedstarted() && hasprocess(CLONE_FILES));
 }
 
 static void forget(int fd)

@@ -88,6 +88,9 @@ static int cloned(void *arg)
 	return c.fn(c.arg);
 }
 
+/* The flags of the clone() that made the caller, if it has made a child in our memory. */
+static __thread int clonedwith __attribute__((tls_model("initial-exec")));
+
 /*
  * A child that shares our memory, and without CLONE_SETTLS the thread block as well, gets by
  * with that natively; here code that runs under a goroutine's block is that goroutine. So
@@ -111,6 +114,7 @@ SHIM(int, clone, int (*fn)(void *), void *stack, int flags, void *arg, ...)
 	if (!(flags & CLONE_SETTLS)) {
 		block = blockcopy(stack);
 		stack = blockcopyend(block);
+		TLSFIELD(block, int, (char *)&clonedwith - (char *)selfblock()) = flags;
 		flags |= CLONE_SETTLS;
 	}
 	return real.clone(fn, stack, flags, arg, ptid, block, ctid);
@@ -134,10 +138,12 @@ static Thread *vforkthread(void)
 	return isblock(block) ? blockextra(block) : block == mainthread.block ? &mainthread : NULL;
 }
 
-bool invforkchild(void)
+bool hasprocess(int what)
 {
-	Thread *th = getg() ? NULL : vforkthread();
-	return th && th->vforkgp;
+	if (getg())
+		return true;
+	Thread *th = vforkthread();
+	return !(th && th->vforkgp) && (!clonedwith || (clonedwith & what));
 }
 
 void vforkbegin(void)

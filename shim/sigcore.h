@@ -112,5 +112,7 @@ static inline uintptr_t currentsp(void)
 }
 /* Installs what the kernel needs to know of the program's action for sig. */
 int install(int sig, const struct sigaction *sa);
+/* sigaction() of a child that has our memory and actions of its own: they are the kernel's. */
+int sigactionapart(int sig, const struct sigaction *sa, struct sigaction *old);
 
 #endif

@@ -25,13 +25,14 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 {
 	if (!schedstarted() || sig < 1 || sig > NSIGS || (BIT(sig) & NEVERMASKED))
 		return real.sigaction(sig, sa, old);
+	if (!hasprocess(CLONE_SIGHAND))
+		return sigactionapart(sig, sa, old);
 	struct sigaction new = {.sa_handler = NULL};
 	if (sa)
 		new = *sa; /* faults here, not under the lock */
 	Section l = siglock();
 	struct sigaction before = sigs.act[sig];
-	/* A vfork child's are its own, the memory is not. */
-	if (sa && !invforkchild())
+	if (sa)
 		sigs.act[sig] = new;
 	sigunlock(l);
 	if (sa)

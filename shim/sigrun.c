@@ -297,6 +297,15 @@ int install(int sig, const struct sigaction *sa)
 	return real.sigaction(sig, &k, NULL);
 }
 
+int sigactionapart(int sig, const struct sigaction *sa, struct sigaction *old)
+{
+	struct sigaction before;
+	int r = real.sigaction(sig, sa, &before);
+	if (r == 0 && old) /* ours is there for what the parent had when it was made */
+		*old = before.sa_sigaction == sighandler ? sigs.act[sig] : before;
+	return r;
+}
+
 /* --- start and fork -------------------------------------------------------------------------------------- */
 
 /* Takes over all actions. On main, with all signals blocked. */

@@ -90,8 +90,9 @@ noreturn_fn void threadend(void *result);
 noreturn_fn void threadvanish(void);
 extern _Atomic int nthreads; /* live goroutines that are threads of the program */
 
-/* Is the caller the child of vfork, in its parent's memory? */
-bool invforkchild(void);
+/* Has the caller this of the process's (CLONE_FILES, CLONE_SIGHAND)? Not so the children that
+ * vfork and clone() make in its memory; clone() was told what they share. */
+bool hasprocess(int what);
 
 /* tsd.c: runs the calling thread's key destructors. */
 void tsdexit(void);
