@@ -48,6 +48,18 @@ bool rawcall(long nr, long *a, long *r)
 		*r = shim_tgkill((pid_t)sys0(SYS_getpid), (pid_t)a[0], (int)a[1]);
 		return true;
 	case SYS_tgkill: *r = shim_tgkill((pid_t)a[0], (pid_t)a[1], (int)a[2]); return true;
+	case SYS_kill: *r = shim_kill((pid_t)a[0], (int)a[1]); return true;
+	case SYS_pidfd_send_signal:
+		*r =
+		    shim_pidfd_send_signal((int)a[0], (int)a[1], (siginfo_t *)a[2], (unsigned)a[3]);
+		return true;
+	case SYS_rt_sigqueueinfo:
+		*r = sigqueueinfo((pid_t)a[0], (int)a[1], (const siginfo_t *)a[2]);
+		return true;
+	case SYS_rt_tgsigqueueinfo:
+		*r = sigqueueinfothread((pid_t)a[0], (pid_t)a[1], (int)a[2],
+					(const siginfo_t *)a[3]);
+		return true;
 	case SYS_rt_sigprocmask:
 		if (a[3] != 8)
 			return false; /* the kernel says EINVAL */

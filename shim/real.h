@@ -37,6 +37,7 @@
 #include <sys/msg.h>
 #include <sys/fsuid.h>
 #include <sys/personality.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>

@@ -96,6 +96,9 @@ bool route(const siginfo_t *info);
 uint32_t timertarget(int id);
 /* The live thread with that tid, or NULL. */
 Thread *threadwithtid(uint32_t tid);
+/* Has sysmon's mask follow those of the threads, and waits until it has, and until all
+ * that the process was sent before is routed. */
+void sigsettle(void);
 /* sysmon has to look at masks again. SIGSAFE. */
 void maskagain(void);
 void sigqueueforkchild(void);

@@ -211,6 +211,21 @@ static pid_t ofprocess(pid_t pid)
 	return getg() && pid > 0 && threadwithtid((uint32_t)pid) ? (pid_t)sys0(SYS_getpid) : pid;
 }
 
+/*
+ * After a call that had the kernel send sig to somebody, perhaps to this process as well: what
+ * came to it is routed, and has been handled if the caller is the one. r is the call's result.
+ */
+static int sentby(long r, int sig)
+{
+	if (r == 0 && getg() && sig >= 1 && sig <= NSIGS && handled(sig)) {
+		bool restart;
+		sigsettle();
+		if (sigpendingopen())
+			deliver(NULL, &restart);
+	}
+	return (int)errnoret(r);
+}
+
 SHIM(int, kill, pid_t pid, int sig)
 {
 	siginfo_t info;
@@ -220,7 +235,43 @@ SHIM(int, kill, pid_t pid, int sig)
 		if (killself(sig, &info))
 			return 0;
 	}
-	return (int)errnoret(sys2(SYS_kill, pid, sig));
+	long r = sys2(SYS_kill, pid, sig);
+	return pid > 0 ? (int)errnoret(r) : sentby(r, sig);
+}
+
+SHIM(int, killpg, pid_t group, int sig)
+{
+	if (group < 0)
+		return (int)errnoret(-EINVAL);
+	return shim_kill(-group, sig);
+}
+
+SHIM(int, pidfd_send_signal, int fd, int sig, siginfo_t *info, unsigned flags)
+{
+	return sentby(sys4(SYS_pidfd_send_signal, fd, sig, (long)info, flags), sig);
+}
+
+/* The program has filled in what the handler is to see, but for the number. */
+int sigqueueinfo(pid_t pid, int sig, const siginfo_t *filled)
+{
+	pid = ofprocess(pid);
+	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
+		siginfo_t info = *filled;
+		info.si_signo = sig;
+		if (killself(sig, &info))
+			return 0;
+	}
+	return (int)errnoret(sys3(SYS_rt_sigqueueinfo, pid, sig, (long)filled));
+}
+
+int sigqueueinfothread(pid_t pid, pid_t tid, int sig, const siginfo_t *filled)
+{
+	Thread *th = pid == (pid_t)sys0(SYS_getpid) ? threadwithtid((uint32_t)tid) : NULL;
+	if (!th)
+		return (int)errnoret(sys4(SYS_rt_tgsigqueueinfo, pid, tid, sig, (long)filled));
+	siginfo_t info = *filled;
+	info.si_signo = sig;
+	return (int)errnoret(-sendto_thread(th, sig, &info));
 }
 
 SHIM(int, sigqueue, pid_t pid, int sig, const union sigval value)

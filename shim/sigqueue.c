@@ -55,8 +55,7 @@ static bool maskcount_locked(uint64_t old, uint64_t mask)
 	return wantmask_locked() != atomic_load(&sigs.sysmonmask);
 }
 
-/* Has sysmon's mask follow, and waits until it has: what it then receives has been routed. */
-static void masksync(void)
+void sigsettle(void)
 {
 	uint32_t want = atomic_fetch_add(&sigs.maskwant, 1) + 1;
 	wakesysmon();
@@ -96,7 +95,7 @@ void setmask(Thread *th, uint64_t m)
 	if ((old ^ m) & CALLSIGS)
 		gsetkmask((ggetkmask() & ~CALLSIGS) | (m & CALLSIGS));
 	if (sync)
-		masksync();
+		sigsettle();
 	siginfo_t info;
 	while (take(&process, ~m, &info))
 		queue(th, &info, true, 0);
