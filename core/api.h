@@ -16,6 +16,7 @@
 #include "annotate.h"
 #include "arch/x86_64/arch.h"
 #include "stack.h"
+#include "traceback.h"
 
 typedef struct G G;
 typedef struct M M;
@@ -217,6 +218,17 @@ int gosleep(int64_t deadline, int flags);
  */
 void entersyscall(void);
 void exitsyscall(void);
+/* entersyscall for one that returns before the call is made: where a function goes on
+ * that stays meanwhile, as CALLERSPLACE() has it, for tracebacks. */
+typedef struct Place {
+	uintptr_t pc, sp, bp;
+} Place;
+void entersyscallat(const Place *where);
+/* Of the caller of the function that says this. */
+#define CALLERSPLACE()                                       \
+	((Place){(uintptr_t)__builtin_return_address(0),     \
+		 (uintptr_t)__builtin_frame_address(0) + 16, \
+		 *(uintptr_t *)__builtin_frame_address(0)})
 
 /*
  * A system call that can wait, for all callers: entersyscall, the call,

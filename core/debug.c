@@ -6,6 +6,8 @@
  */
 #include "runtime.h"
 
+#include "text.h"
+
 #include <stdarg.h>
 #include <string.h>
 
@@ -14,92 +16,28 @@ struct Role role_g0, role_p;
 #endif
 
 /* A line under construction. */
-typedef struct Line {
-	char buf[1024];
-	size_t n;
-} Line;
+enum { LINE = 1024 };
 
-static void putch(Line *l, char c)
-{
-	if (l->n < sizeof l->buf - 1)
-		l->buf[l->n++] = c;
-}
-
-static void putstr(Line *l, const char *s)
-{
-	for (; s && *s; s++)
-		putch(l, *s);
-}
-
-static void putnum(Line *l, uint64_t v, unsigned base)
-{
-	char tmp[20];
-	int n = 0;
-	do
-		tmp[n++] = "0123456789abcdef"[v % base];
-	while ((v /= base));
-	while (n)
-		putch(l, tmp[--n]);
-}
-
-static void putint(Line *l, int64_t v)
-{
-	if (v < 0) {
-		putch(l, '-');
-		putnum(l, -(uint64_t)v, 10);
-	} else {
-		putnum(l, (uint64_t)v, 10);
-	}
-}
-
-/* %s const char *, %d int64_t, %x uint64_t, %p void * */
-static void putfmtv(Line *l, const char *fmt, va_list ap)
-{
-	for (; *fmt; fmt++) {
-		if (*fmt != '%' || !fmt[1]) {
-			putch(l, *fmt);
-			continue;
-		}
-		switch (*++fmt) {
-		case 's': putstr(l, va_arg(ap, const char *)); break;
-		case 'd': putint(l, va_arg(ap, int64_t)); break;
-		case 'p':
-			putstr(l, "0x");
-			putnum(l, (uintptr_t)va_arg(ap, void *), 16);
-			break;
-		case 'x': putnum(l, va_arg(ap, uint64_t), 16); break;
-		default: putch(l, *fmt);
-		}
-	}
-}
-
-static void putfmt(Line *l, const char *fmt, ...)
-{
-	va_list ap;
-	va_start(ap, fmt);
-	putfmtv(l, fmt, ap);
-	va_end(ap);
-}
-
-static void putlineto(int fd, Line *l)
+static void putlineto(int fd, Text *l)
 {
 	l->buf[l->n++] = '\n';
 	writeall(fd, l->buf, l->n);
 	l->n = 0;
 }
 
-static void putline(Line *l)
+static void putline(Text *l)
 {
 	putlineto(2, l);
 }
 
 void warn(const char *fmt, ...)
 {
-	Line l = {.n = 0};
+	char line[LINE];
+	Text l = textin(line, sizeof line);
 	va_list ap;
-	putstr(&l, "goshim: ");
+	textput(&l, "goshim: ");
 	va_start(ap, fmt);
-	putfmtv(&l, fmt, ap);
+	textputv(&l, fmt, ap);
 	va_end(ap);
 	putline(&l);
 }
@@ -146,33 +84,35 @@ static const char *pstatusstr(uint32_t s)
 void schedtrace(bool detailed)
 {
 	static int64_t start;
-	Line l = {.n = 0};
+	char line[LINE];
+	Text l = textin(line, sizeof line);
 	int64_t now = nanotime();
 	if (!start)
 		start = now;
 	int32_t n = sched.gomaxprocs;
-	putfmt(&l,
-	       "SCHED %dms: gomaxprocs=%d idleprocs=%d threads=%d spinningthreads=%d "
-	       "idlethreads=%d runqueue=%d [",
-	       (now - start) / 1000000, (int64_t)n, (int64_t)sched.npidle, (int64_t)sched.mcount,
-	       (int64_t)sched.nmspinning, (int64_t)sched.nmidle, (int64_t)sched.runqsize);
+	textput(&l,
+		"SCHED %dms: gomaxprocs=%d idleprocs=%d threads=%d spinningthreads=%d "
+		"idlethreads=%d runqueue=%d [",
+		(now - start) / 1000000, (int64_t)n, (int64_t)sched.npidle, (int64_t)sched.mcount,
+		(int64_t)sched.nmspinning, (int64_t)sched.nmidle, (int64_t)sched.runqsize);
 	for (int32_t i = 0; i < n; i++) {
 		P *pp = sched.allp[i];
 		if (i)
-			putch(&l, ' ');
-		putint(&l, (uint32_t)(pp->runqtail - pp->runqhead) + (pp->runnext ? 1 : 0));
+			textput(&l, " ");
+		textput(&l, "%d",
+			(int64_t)(uint32_t)(pp->runqtail - pp->runqhead) + (pp->runnext ? 1 : 0));
 	}
-	putfmt(&l, "] goroutines=%d created=%d", (int64_t)sched.nglive, (int64_t)sched.ngcreated);
-	putfmt(&l, " syscallwaits=%d preempted=%d retaken=%d handoffs=%d steals=%d",
-	       (int64_t)sched.nkblocked, (int64_t)sched.npreempted, (int64_t)sched.nretaken,
-	       (int64_t)sched.nhandoff, (int64_t)sched.nsteal);
+	textput(&l, "] goroutines=%d created=%d", (int64_t)sched.nglive, (int64_t)sched.ngcreated);
+	textput(&l, " syscallwaits=%d preempted=%d retaken=%d handoffs=%d steals=%d",
+		(int64_t)sched.nkblocked, (int64_t)sched.npreempted, (int64_t)sched.nretaken,
+		(int64_t)sched.nhandoff, (int64_t)sched.nsteal);
 	putline(&l);
 	if (!detailed)
 		return;
 	for (int32_t i = 0; i < n; i++) {
 		P *pp = sched.allp[i];
 		M *mp = pp->m;
-		putfmt(
+		textput(
 		    &l,
 		    "  P%d: status=%s schedtick=%d syscalltick=%d m=%d runqsize=%d gfreecnt=%d timerslen=%d",
 		    (int64_t)i, pstatusstr(pp->status), (int64_t)pp->schedtick,
@@ -184,10 +124,10 @@ void schedtrace(bool detailed)
 	for (M *mp = sched.allm; mp; mp = mp->alllink) {
 		P *pp = (P *)(mp->p & ~(uintptr_t)1);
 		G *cur = mp->curg, *locked = mp->lockedg;
-		putfmt(&l, "  M%d: tid=%d p=%d curg=%d locks=%d spinning=%d taken=%d lockedg=%d",
-		       mp->id, (int64_t)mp->tid, pp ? (int64_t)pp->id : -1, cur ? cur->goid : -1,
-		       (int64_t)mp->locks, (int64_t)mp->spinning, (int64_t)mp->taken,
-		       locked ? locked->goid : -1);
+		textput(&l, "  M%d: tid=%d p=%d curg=%d locks=%d spinning=%d taken=%d lockedg=%d",
+			mp->id, (int64_t)mp->tid, pp ? (int64_t)pp->id : -1, cur ? cur->goid : -1,
+			(int64_t)mp->locks, (int64_t)mp->spinning, (int64_t)mp->taken,
+			locked ? locked->goid : -1);
 		putline(&l);
 	}
 	for (G *gp = sched.allg; gp; gp = gp->alllink) {
@@ -195,39 +135,41 @@ void schedtrace(bool detailed)
 		if (s == Gdead || s == Gidle)
 			continue;
 		M *mp = gp->m;
-		putfmt(&l, "  G%d: status=%s(%s) m=%d lockedm=%d waking=%d intr=%d", gp->goid,
-		       gstatusstr(s), waitreasonstr(gp->waitreason), mp ? mp->id : -1,
-		       gp->lockedm ? gp->lockedm->id : -1, (int64_t)gp->waking, (int64_t)gp->intr);
+		textput(&l, "  G%d: status=%s(%s) m=%d lockedm=%d waking=%d intr=%d", gp->goid,
+			gstatusstr(s), waitreasonstr(gp->waitreason), mp ? mp->id : -1,
+			gp->lockedm ? gp->lockedm->id : -1, (int64_t)gp->waking, (int64_t)gp->intr);
 		putline(&l);
 	}
 }
 
 void exitstats(int fd)
 {
-	Line l = {.n = 0};
-	putfmt(&l,
-	       "goshim: created=%d goroutines=%d peak=%d threads=%d gomaxprocs=%d preempted=%d "
-	       "retaken=%d handoffs=%d steals=%d starts=%d",
-	       (int64_t)sched.ngcreated, (int64_t)sched.nglive, (int64_t)sched.ngpeak,
-	       (int64_t)sched.mcount, (int64_t)sched.gomaxprocs, (int64_t)sched.npreempted,
-	       (int64_t)sched.nretaken, (int64_t)sched.nhandoff, (int64_t)sched.nsteal,
-	       (int64_t)sched.nstartm);
+	char line[LINE];
+	Text l = textin(line, sizeof line);
+	textput(&l,
+		"goshim: created=%d goroutines=%d peak=%d threads=%d gomaxprocs=%d preempted=%d "
+		"retaken=%d handoffs=%d steals=%d starts=%d",
+		(int64_t)sched.ngcreated, (int64_t)sched.nglive, (int64_t)sched.ngpeak,
+		(int64_t)sched.mcount, (int64_t)sched.gomaxprocs, (int64_t)sched.npreempted,
+		(int64_t)sched.nretaken, (int64_t)sched.nhandoff, (int64_t)sched.nsteal,
+		(int64_t)sched.nstartm);
 	putlineto(fd, &l);
 }
 
 void throw(const char *what)
 {
 	static _Atomic uint32_t throwing;
-	Line l = {.n = 0};
+	char line[LINE];
+	Text l = textin(line, sizeof line);
 	G *gp = getg();
 	if (atomic_exchange(&throwing, 1) == 0) {
-		putfmt(&l, "goshim: fatal error: %s", what);
+		textput(&l, "goshim: fatal error: %s", what);
 		putline(&l);
 		if (gp) {
 			M *mp = gp->m;
-			putfmt(&l, "  goroutine %d on M%d (locks=%d)",
-			       mp && gp == mp->g0 ? 0 : gp->goid, mp ? mp->id : -1,
-			       mp ? (int64_t)mp->locks : 0);
+			textput(&l, "  goroutine %d on M%d (locks=%d)",
+				mp && gp == mp->g0 ? 0 : gp->goid, mp ? mp->id : -1,
+				mp ? (int64_t)mp->locks : 0);
 			putline(&l);
 		}
 		if (schedstarted())

@@ -44,8 +44,18 @@ typedef struct Host {
 	bool (*signalspending)(void);    /* sysmontick has something to do */
 	void (*sysmonsleep)(int64_t ns); /* may end early for a signal */
 	noreturn_fn void (*die)(void);   /* abort natively: SIGABRT by default action */
-	/* Writes the host's part of a goroutine's name to buf for a report. */
+	/* Writes the name that the program has given to a goroutine to buf; "": none. */
 	void (*describe)(G *gp, char *buf, size_t n);
+	/*
+	 * For tracebacks, which one thread makes at a time. unwindbegin: what was remembered of the program's
+	 * objects may be wrong by now. unwind: up to max frames, the innermost first, of a stack that was copied; how
+	 * many. symbolize: where a frame is. creator: who made gp, and where that went on; 0: no
+	 * goroutine. They take no lock, and believe nothing that they read.
+	 */
+	void (*unwindbegin)(void);
+	int (*unwind)(const Registers *regs, const StackCopy *stack, Frame *frames, int max);
+	void (*symbolize)(const Frame *frame, Symbol *symbol);
+	int64_t (*creator)(G *gp, uintptr_t *pc);
 	int (*clock_gettime)(int clock, void *timespec);
 	bool fsgsbase; /* AT_HWCAP2 bit 1: user code may write FS base */
 } Host;

@@ -216,6 +216,8 @@ bool sigpreempt(int sig, void *info, void *ctx)
 	M *mp = gp->m;
 	if (atomic_exchange(&mp->sigurg, 0) == 0)
 		return false;
+	if (unlikely(atomic_load_explicit(&mp->capture, memory_order_relaxed) != NULL))
+		capturesignal(mp, ctx);
 	if (gp == mp->g0)
 		return true;
 	if (atomic_load(&gp->intr)) {

@@ -22,6 +22,7 @@
 
 typedef struct P P;
 typedef struct Timer Timer;
+typedef struct Capture Capture;
 
 /* Status of a G. "Owner" may use the stack; queue membership as said. All
  * changes go through casgstatus. */
@@ -65,7 +66,8 @@ struct G {
 	bool wantintr;         /* the coming park may be ended by ginterrupt (owner) */
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
 	WaitReason waitreason;
-	int64_t waitsince; /* nanotime(); this and waitobj are valid while Gwaiting */
+	int64_t waitsince;  /* nanotime(); this and waitobj are valid while Gwaiting */
+	Place syscallplace; /* valid while Gsyscall */
 	uintptr_t waitobj; /* the address or, for I/O, the (first) descriptor waited for; 0: none */
 	int64_t goid;
 	G *schedlink; /* run queues, free lists */
@@ -109,8 +111,9 @@ struct M {
 	bool (*waitunlockf)(G *gp, void *arg);
 	void *waitarg;
 	Timer *waittimer;
-	HeldLocks held;       /* lock ranks, in debug builds */
-	int64_t takencputime; /* its CPU clock when sysmon took its P; sysmon only */
+	Capture *_Atomic capture; /* the handler of the runtime's signal is to fill it */
+	HeldLocks held;           /* lock ranks, in debug builds */
+	int64_t takencputime;     /* its CPU clock when sysmon took its P; sysmon only */
 	G g0storage;
 };
 
@@ -294,6 +297,8 @@ void setkmask(M *mp, uint64_t mask); /* caller is mp */
 void mcall0(void (*fn)(G *gp), G *gp, G *g0);
 noreturn_fn void gogo(G *gp);
 void gostart(void);
+void onstack0(void (*fn)(void *), void *arg,
+	      uintptr_t sp); /* calls fn(arg) on the stack that ends at sp */
 long syscalltramp(long nr, long a, long b, long c, long d, long e, long f, _Atomic uint32_t *intr);
 extern char syscalltramp_begin[], syscalltramp_end[], syscalltramp_intr[];
 void __restore_rt(void);
@@ -313,6 +318,14 @@ void sysmonforkchild(void);
 
 /* syscall.c: a goroutine without a P gets one, or waits for one on the global queue */
 void exitsyscall0(G *gp);
+
+/* Does mp compute at this moment? One that is blocked in a system call is left
+ * alone: SIGURG would end some calls with EINTR, whatever SA_RESTART says. */
+bool computes(M *mp);
+
+/* traceback.c */
+void capturesignal(M *mp, const void *ctx) SIGSAFE; /* if mp->capture is set */
+void tracebackforkchild(void);
 
 /* preempt.c */
 bool preemptone(P *pp) SIGSAFE;

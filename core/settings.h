@@ -21,6 +21,7 @@ typedef struct Debug {
 	int64_t maxm;        /* kernel threads that run goroutines, at most */
 	int64_t maxkblocked; /* of these, waiting in the kernel by choice; -1: default */
 	int64_t gomaxprocs;  /* 0: ncpu() */
+	int traceback;       /* GOTRACEBACK, a TracebackLevel */
 } Debug;
 extern Debug debug;
 

@@ -23,10 +23,11 @@ static inline void pollhandover(void)
 		wakesysmon();
 }
 
-static void reentersyscall(bool longcall)
+static void reentersyscall(const Place *where, bool longcall)
 {
 	M *mp = acquirem();
 	G *gp = mp->curg;
+	gp->syscallplace = *where;
 	P *pp = getp(mp);
 	casgstatus(gp, Grunning, Gsyscall);
 	mp->oldp = pp;
@@ -130,8 +131,15 @@ static void reexitsyscall(void)
 
 void entersyscall(void)
 {
+	Place here = CALLERSPLACE();
 	if (getg())
-		reentersyscall(false);
+		reentersyscall(&here, false);
+}
+
+void entersyscallat(const Place *where)
+{
+	if (getg())
+		reentersyscall(where, false);
 }
 
 void exitsyscall(void)
@@ -183,7 +191,8 @@ long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
 	/* Nobody else may be there to do the work: abandonp has called us back for it. */
 	if (unlikely(mshort()) && sched.runqsize != 0)
 		gosched();
-	reentersyscall(true);
+	Place here = CALLERSPLACE();
+	reentersyscall(&here, true);
 	M *mp = gp->m;
 	atomic_fetch_add_explicit(&sched.nkblocked, 1, memory_order_relaxed);
 	atomic_store_explicit(&mp->kblocked, true, memory_order_relaxed);
@@ -199,7 +208,8 @@ long quicksyscall(long nr, long a, long b, long c, long d, long e, long f)
 	G *gp = getg();
 	if (!gp)
 		return syscalltramp(nr, a, b, c, d, e, f, &never);
-	reentersyscall(false);
+	Place here = CALLERSPLACE();
+	reentersyscall(&here, false);
 	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
 	reexitsyscall();
 	return r;

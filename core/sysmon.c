@@ -107,11 +107,7 @@ static bool takep(P *pp)
 	return true;
 }
 
-/*
- * Does mp compute at this moment? One that is blocked in a system call is left
- * alone: SIGURG would end some calls with EINTR, whatever SA_RESTART says.
- */
-static bool computes(M *mp)
+bool computes(M *mp)
 {
 	int64_t cpu = threadcputime(mp->tid);
 	return cpu >= 0 && threadcputime(mp->tid) > cpu;

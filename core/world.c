@@ -181,6 +181,7 @@ void schedforkchild(void)
 	memset(&sched, 0, sizeof sched);
 	atomic_store(&worldlock, 0);
 	mforkchild();
+	tracebackforkchild();
 	semaforkchild();
 	netpollforkchild();
 	sysmonforkchild();

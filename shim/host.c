@@ -15,6 +15,7 @@
 #include "sched.h"
 #include "signal.h"
 #include "thread.h"
+#include "unwind.h"
 
 #include <dlfcn.h>
 #include <gnu/libc-version.h>
@@ -246,8 +247,16 @@ static void describe(G *gp, char *buf, size_t n)
 {
 	Thread *th = ghost(gp);
 	buf[0] = 0;
-	if (th && n >= sizeof th->name)
+	/* The process's own is everybody's. */
+	if (th && n >= sizeof th->name && memcmp(th->name, comm, sizeof comm))
 		memcpy(buf, th->name, sizeof th->name);
+}
+
+static int64_t creator(G *gp, uintptr_t *pc)
+{
+	Thread *th = ghost(gp);
+	*pc = th ? (uintptr_t)th->creatorpc : 0;
+	return th ? th->creator : 0;
 }
 
 static void sysmonsleep(int64_t ns)
@@ -288,6 +297,10 @@ static void sethost(void)
 	    .signalspending = sigtickneeded,
 	    .sysmonsleep = sysmonsleep,
 	    .describe = describe,
+	    .unwindbegin = unwindbegin,
+	    .unwind = unwindstack,
+	    .symbolize = symbolize,
+	    .creator = creator,
 	    .die = dieabort,
 	    .clock_gettime = clocknow,
 	    .fsgsbase = getauxval(AT_HWCAP2) & 2,
@@ -370,6 +383,7 @@ bool startsched(void)
 	sethost();
 	notetexts();
 	notestatics();
+	unwindinit();
 	forkinit();
 	rtsettings();
 	atomic_store(&template.step, 0);
@@ -438,7 +452,7 @@ static void gonative(Thread *th)
 	if (th->wired) /* libc's code for robust and PI mutexes writes it into them */
 		TLSFIELD(th->block, int, tls.tid) = (int)sys0(SYS_gettid);
 	gsetkmask(th->mask & ~(1ull << (SIGURG - 1)));
-	entersyscall();
+	entersyscallat(&th->bracketplace);
 	atomic_store(&th->native, (int)sys0(SYS_gettid));
 }
 
@@ -473,8 +487,10 @@ void bracketenter(void)
 	if (!th)
 		return;
 	lockOSThread();
-	if (th->bracket++ == 0)
+	if (th->bracket++ == 0) {
+		th->bracketplace = CALLERSPLACE();
 		gonative(th);
+	}
 }
 
 /*

@@ -18,7 +18,7 @@
 
 /* --- settings ------------------------------------------------------------------------- */
 
-static char *envgoshim, *envgomaxprocs;
+static char *envgoshim, *envgomaxprocs, *envgotraceback;
 static bool envtoolong;
 
 /* A decimal number in [min, max]; a bare key is 1. */
@@ -142,6 +142,27 @@ static void setting(const char *s, size_t n)
 	warn("GOSHIM=%s: ignored; the keys are %s", text, names);
 }
 
+/* GOTRACEBACK, with Go's words and numbers. A fatal signal leaves what it leaves natively in any case,
+ * so crash adds nothing to system. */
+static void settraceback(const char *s)
+{
+	static const struct {
+		const char *name;
+		TracebackLevel level;
+	} levels[] = {
+	    {"none", TracebackNone}, {"0", TracebackNone},       {"single", TracebackSingle},
+	    {"all", TracebackAll},   {"1", TracebackAll},        {"system", TracebackSystem},
+	    {"2", TracebackSystem},  {"crash", TracebackSystem},
+	};
+	for (size_t i = 0; i < nelem(levels); i++) {
+		if (!strcmp(s, levels[i].name)) {
+			debug.traceback = levels[i].level;
+			return;
+		}
+	}
+	warn("GOTRACEBACK=%s: ignored; allowed: none, single, all, system, crash, 0, 1, 2", s);
+}
+
 /*
  * A duplicate of stderr, for the line at the end: some programs close theirs in an atexit
  * handler (coreutils, xz), before us. Out of the way, and known again by its file, since
@@ -195,6 +216,9 @@ void rtsettings(void)
 			     (int64_t)MAXPROCS);
 	}
 	envgomaxprocs = NULL;
+	if (envgotraceback && *envgotraceback)
+		settraceback(envgotraceback);
+	envgotraceback = NULL;
 	if (debug.exitstats && kept.fd < 0)
 		keepstderr();
 }
@@ -213,7 +237,7 @@ static bool copyenv(char *buf, size_t size, const char *s)
 
 void parsesettings(char **envp)
 {
-	static char goshim[1024], gomaxprocs[32];
+	static char goshim[1024], gomaxprocs[32], gotraceback[32];
 	for (; envp && *envp; envp++) {
 		if (!strncmp(*envp, "GOSHIM=", 7)) {
 			envgoshim = goshim;
@@ -221,6 +245,9 @@ void parsesettings(char **envp)
 		} else if (!strncmp(*envp, "GOMAXPROCS=", 11)) {
 			envgomaxprocs = gomaxprocs; /* cut, it is no number that we take */
 			copyenv(gomaxprocs, sizeof gomaxprocs, *envp + 11);
+		} else if (!strncmp(*envp, "GOTRACEBACK=", 12)) {
+			envgotraceback = gotraceback;
+			copyenv(gotraceback, sizeof gotraceback, *envp + 12);
 		}
 	}
 }

@@ -20,6 +20,8 @@ enum { NSIGS = 64, RING = 256, NODES = 4096 };
 	(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP) | BIT(SIGSYS))
 /* Addressed by the kernel to the thread whose call earned them. */
 #define CALLSIGS (BIT(SIGPIPE) | BIT(SIGXFSZ))
+/* Those whose default action is written about before it is taken (sigfatal.c). */
+#define TRACEDSIGS (SYNCSIGS | BIT(SIGABRT) | BIT(SIGQUIT))
 #define NEVERMASKED (BIT(SIGKILL) | BIT(SIGSTOP) | BIT(32) | BIT(33))
 
 struct SigNode {
@@ -77,6 +79,18 @@ static inline bool handled(int sig)
 	void (*h)(int) = sigs.act[sig].sa_handler;
 	return h != SIG_DFL && h != SIG_IGN;
 }
+
+/* Will sig end the process, with a traceback first? */
+static inline bool fatal(int sig)
+{
+	return (BIT(sig) & TRACEDSIGS) && sigs.act[sig].sa_handler == SIG_DFL;
+}
+
+/*
+ * sig, which is fatal, has met the caller. Writes the traceback: in a handler of the kernel's (uc: its context) and
+ * otherwise (NULL). Then in a handler the process ends when that returns, else at once.
+ */
+void sigfatal(siginfo_t *info, ucontext_t *uc);
 
 /* The calling goroutine's mask becomes m; what that opens is pending for it when this returns. */
 void setmask(Thread *th, uint64_t m);

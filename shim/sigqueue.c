@@ -238,6 +238,10 @@ bool route(const siginfo_t *info)
 		threadseach(choose, &c);
 		if (!c.th)
 			return false;
+		if (fatal(info->si_signo) && !(c.th->mask & c.bit)) {
+			siginfo_t last = *info;
+			sigfatal(&last, NULL);
+		}
 	} while (queue(c.th, info, true, 0) == ESRCH);
 	return true;
 }

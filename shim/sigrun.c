@@ -9,10 +9,11 @@
 /* --- running handlers --------------------------------------------------------------------------- */
 
 /* Does what the kernel does by default, on the calling goroutine's kernel thread. */
-static void defaultaction(Thread *th, const siginfo_t *info)
+static void defaultaction(siginfo_t *info)
 {
 	int sig = info->si_signo;
-	(void)th;
+	if (fatal(sig))
+		sigfatal(info, NULL);
 	lockOSThread();
 	uint64_t k = ggetkmask();
 	gsetkmask(k & ~BIT(sig));
@@ -86,7 +87,7 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
 	if (sa.sa_handler == SIG_IGN)
 		return false;
 	if (sa.sa_handler == SIG_DFL) {
-		defaultaction(th, info);
+		defaultaction(info);
 		return false;
 	}
 	if (reset) {
@@ -189,13 +190,6 @@ static void ownfault(int sig, siginfo_t *info, void *ctx)
 	sigresume(ctx);
 }
 
-/* Back to the default action, which the returning instruction meets again. */
-static void die(int sig)
-{
-	struct sigaction dfl = {.sa_handler = SIG_DFL};
-	real.sigaction(sig, &dfl, NULL);
-}
-
 static void syncsignal(int sig, siginfo_t *info, ucontext_t *uc)
 {
 	G *gp = getg();
@@ -210,20 +204,19 @@ static void syncsignal(int sig, siginfo_t *info, ucontext_t *uc)
 		if (gp)
 			warn("signal %d at pc=%p addr=%p in the runtime", (int64_t)sig,
 			     (void *)uc->uc_mcontext.gregs[REG_RIP], info->si_addr);
-		die(sig);
+		sigfatal(info, uc);
 		return;
 	}
+	/* The kernel, too, takes the default action if what it raised is blocked or ignored. */
 	if (!handled(sig) || (th->mask & BIT(sig))) {
-		if (sigs.act[sig].sa_handler == SIG_IGN && info->si_code <= 0)
-			return;
-		die(sig);
+		sigfatal(info, uc);
 		return;
 	}
 	bool alt = (sigs.act[sig].sa_flags & SA_ONSTACK) && th->altstack.ss_size &&
 		   !(th->altstack.ss_flags & SS_DISABLE) && !onaltstack(th, sp);
 	uintptr_t at = alt ? (uintptr_t)th->altstack.ss_sp + th->altstack.ss_size : 0;
 	if (!siginject(gp, ownfault, sig, info, uc, at))
-		die(sig);
+		sigfatal(info, uc);
 }
 
 /* On a foreign kernel thread: as the kernel would have called the program's handler. */
@@ -231,8 +224,8 @@ static void foreignsignal(int sig, siginfo_t *info, ucontext_t *uc)
 {
 	struct sigaction sa = sigs.act[sig];
 	if (!handled(sig)) {
-		if (BIT(sig) & SYNCSIGS)
-			die(sig);
+		if (fatal(sig) || (info->si_code > 0 && (BIT(sig) & SYNCSIGS)))
+			sigfatal(info, uc);
 		return;
 	}
 	uint64_t m;
@@ -264,16 +257,18 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 		}
 	} else if (!gp) {
 		foreignsignal(sig, info, uc);
-	} else if (BIT(sig) & SYNCSIGS) {
+	} else if ((BIT(sig) & SYNCSIGS) && info->si_code > 0) {
 		syncsignal(sig, info, uc);
 	} else {
 		/* A goroutine in a native bracket, or what its call earned, or libc's raise. */
 		Thread *th = ghost(gp);
 		if (th && gcurrent(gp) && (info->si_code == SI_TKILL || (BIT(sig) & CALLSIGS))) {
-			if (!siginterruptible(gp, uc) || (th->mask & BIT(sig)) || !handled(sig) ||
-			    !siginject(gp, ownfault, sig, info, uc, 0))
+			if (fatal(sig) && !(th->mask & BIT(sig)))
+				sigfatal(info, uc);
+			else if (!siginterruptible(gp, uc) || (th->mask & BIT(sig)) ||
+				 !handled(sig) || !siginject(gp, ownfault, sig, info, uc, 0))
 				post(th, info);
-		} else if (handled(sig)) {
+		} else if (handled(sig) || fatal(sig)) {
 			ringput(info);
 		}
 	}
@@ -285,7 +280,7 @@ int install(int sig, const struct sigaction *sa)
 {
 	void (*h)(int) = sa->sa_handler;
 	bool ours = (h != SIG_DFL && h != SIG_IGN) || sig == SIGURG ||
-		    ((sig == SIGSEGV || sig == SIGBUS) && h == SIG_DFL);
+		    ((BIT(sig) & TRACEDSIGS) && h == SIG_DFL);
 	if (!ours)
 		return real.sigaction(sig, sa, NULL);
 	struct sigaction k = {.sa_sigaction = sighandler};
@@ -317,8 +312,7 @@ void signalsstart(void)
 		real.sigaction(s, NULL, &sigs.act[s]);
 	}
 	for (int s = 1; s <= NSIGS; s++)
-		if (!(BIT(s) & NEVERMASKED) &&
-		    (handled(s) || s == SIGURG || s == SIGSEGV || s == SIGBUS))
+		if (!(BIT(s) & NEVERMASKED) && (handled(s) || fatal(s) || s == SIGURG))
 			install(s, &sigs.act[s]);
 }
 

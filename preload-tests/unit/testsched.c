@@ -260,6 +260,31 @@ static void describe(G *gp, char *buf, size_t n)
 		buf[0] = 0;
 }
 
+static void nobegin(void)
+{
+}
+
+static int oneframe(const Registers *regs, const StackCopy *stack, Frame *frames, int max)
+{
+	(void)stack;
+	(void)max;
+	frames[0] = (Frame){regs->pc, true, false};
+	return 1;
+}
+
+static void nosymbol(const Frame *frame, Symbol *symbol)
+{
+	(void)frame;
+	memset(symbol, 0, sizeof *symbol);
+}
+
+static int64_t nobody(G *gp, uintptr_t *pc)
+{
+	(void)gp;
+	*pc = 0;
+	return 0;
+}
+
 static void die(void)
 {
 	_exit(ThrowStatus);
@@ -295,6 +320,10 @@ static void startscheduler(int procs, int ngs)
 	    .sysmonsleep = nap,
 	    .die = (__typeof__(host.die))die,
 	    .describe = describe,
+	    .unwindbegin = nobegin,
+	    .unwind = oneframe,
+	    .symbolize = nosymbol,
+	    .creator = nobody,
 	    .clock_gettime = gettime,
 	    .fsgsbase = (getauxval(AT_HWCAP2) & 2) != 0,
 	};

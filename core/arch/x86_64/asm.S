@@ -109,6 +109,28 @@ gostart:
 	.cfi_endproc
 	.size gostart, .-gostart
 
+/* void onstack0(void (*fn)(void *), void *arg, uintptr_t sp) */
+	.globl onstack0
+	.hidden onstack0
+	.type onstack0, @function
+	.p2align 4
+onstack0:
+	.cfi_startproc
+	pushq %rbp
+	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset rbp, 0
+	movq %rsp, %rbp
+	.cfi_def_cfa_register rbp
+	movq %rdx, %rsp
+	movq %rdi, %rax
+	movq %rsi, %rdi
+	callq *%rax
+	leave
+	.cfi_def_cfa rsp, 8
+	ret
+	.cfi_endproc
+	.size onstack0, .-onstack0
+
 /*
  * long syscalltramp(nr, a, b, c, d, e, f, _Atomic uint32_t *intr)
  *
