@@ -97,6 +97,13 @@ G *newproc(void (*fn)(void *), void *arg, void *tls, void *host, uintptr_t stack
 	   uintptr_t stackhi);
 
 /*
+ * The same for a goroutine that is wired for good to an M of its own, which the caller's kernel thread
+ * makes: it has what the kernel keeps for that one. NULL and *err, -errno.
+ */
+G *newprocwired(void (*fn)(void *), void *arg, void *tls, void *host, uintptr_t stacklo,
+		uintptr_t stackhi, int *err);
+
+/*
  * Ends the calling goroutine. `done(arg)` runs on g0, after stack and thread
  * block are out of use: it may wake joiners, and give both back.
  */
@@ -118,6 +125,7 @@ void unlockOSThread(void);
 /* Wires the caller for good: its M has state of the kernel's that others must not
  * meet, and ends with it. */
 void lockOSThreadForever(void);
+void unlockOSThreadForever(void); /* its M is as all others again */
 /* The same, and main's ends as well, which else only stops: it has what the kernel alone can give
  * up, at its end. */
 void endOSThread(void);

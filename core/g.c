@@ -10,6 +10,7 @@
  */
 #include "runtime.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { LOCALMAX = 64, LOCALHALF = 32 };
@@ -135,47 +136,85 @@ static void gpeak(int64_t live)
 		;
 }
 
+/* A goroutine that nobody knows of yet. In a section. */
+static G *gmake(P *pp, void (*fn)(void *), void *arg, void *tls, void *hostg, uintptr_t stacklo,
+		uintptr_t stackhi)
+{
+	G *gp = gfget(pp);
+	if (!gp)
+		return NULL;
+	gp->goid = atomic_fetch_add_explicit(&sched.goidgen, 1, memory_order_relaxed) + 1;
+	gp->tls = tls;
+	gp->host = hostg;
+	gp->startfn = fn;
+	gp->startarg = arg;
+	gp->stacklo = stacklo;
+	gp->stackhi = stackhi;
+	gp->lockedm = NULL;
+	gp->lockedcount = 0;
+	gp->kmask = sched.basekmask;
+	gp->waitreason = WaitNone;
+	atomic_store_explicit(&gp->intr, 0, memory_order_relaxed);
+	tlssetg(tls, gp);
+	/* What gogo pops: control words, six registers, gostart; 16-aligned at gostart's call. */
+	uint64_t *sp = (uint64_t *)(stackhi & ~(uintptr_t)15) - 2;
+	sp[0] = sp[1] = 0;
+	*--sp = (uint64_t)gostart;
+	for (int i = 0; i < 6; i++)
+		*--sp = 0;
+	uint32_t cw[2];
+	getcontrolwords(cw); /* a new thread has its creator's rounding mode */
+	memcpy(--sp, cw, 8);
+	gp->sched.sp = (uintptr_t)sp;
+	return gp;
+}
+
+/* It may run from here on. In the same section. */
+static void gbegin(P *pp, G *gp) UNCHECKED_ROLES
+{
+	atomic_fetch_add_explicit(&sched.ngcreated, 1, memory_order_relaxed);
+	gpeak(atomic_fetch_add_explicit(&sched.nglive, 1, memory_order_relaxed) + 1);
+	casgstatus(gp, Gdead, Grunnable);
+	if (pp) {
+		runqput(pp, gp, true);
+	} else {
+		lock(&sched.lock);
+		globrunqput_locked(gp);
+		unlock(&sched.lock);
+	}
+	wakep();
+}
+
 G *newproc(void (*fn)(void *), void *arg, void *tls, void *hostg, uintptr_t stacklo,
 	   uintptr_t stackhi) UNCHECKED_ROLES
 {
 	Section s = sectionenter();
 	P *pp = s.mp ? getp(s.mp) : NULL;
-	G *gp = gfget(pp);
+	G *gp = gmake(pp, fn, arg, tls, hostg, stacklo, stackhi);
+	if (gp)
+		gbegin(pp, gp);
+	sectionleave(s);
+	return gp;
+}
+
+G *newprocwired(void (*fn)(void *), void *arg, void *tls, void *hostg, uintptr_t stacklo,
+		uintptr_t stackhi, int *err) UNCHECKED_ROLES
+{
+	M *mp = newmhere(err);
+	if (!mp)
+		return NULL;
+	Section s = sectionenter();
+	P *pp = getp(s.mp);
+	G *gp = gmake(pp, fn, arg, tls, hostg, stacklo, stackhi);
 	if (gp) {
-		gp->goid = atomic_fetch_add_explicit(&sched.goidgen, 1, memory_order_relaxed) + 1;
-		gp->tls = tls;
-		gp->host = hostg;
-		gp->startfn = fn;
-		gp->startarg = arg;
-		gp->stacklo = stacklo;
-		gp->stackhi = stackhi;
-		gp->lockedm = NULL;
-		gp->lockedcount = 0;
-		gp->kmask = sched.basekmask;
-		gp->waitreason = WaitNone;
-		atomic_store_explicit(&gp->intr, 0, memory_order_relaxed);
-		tlssetg(tls, gp);
-		/* What gogo pops: control words, six registers, gostart; 16-aligned at gostart's call. */
-		uint64_t *sp = (uint64_t *)(stackhi & ~(uintptr_t)15) - 2;
-		sp[0] = sp[1] = 0;
-		*--sp = (uint64_t)gostart;
-		for (int i = 0; i < 6; i++)
-			*--sp = 0;
-		uint32_t cw[2];
-		getcontrolwords(cw); /* a new thread has its creator's rounding mode */
-		memcpy(--sp, cw, 8);
-		gp->sched.sp = (uintptr_t)sp;
-		atomic_fetch_add_explicit(&sched.ngcreated, 1, memory_order_relaxed);
-		gpeak(atomic_fetch_add_explicit(&sched.nglive, 1, memory_order_relaxed) + 1);
-		casgstatus(gp, Gdead, Grunnable);
-		if (pp) {
-			runqput(pp, gp, true);
-		} else {
-			lock(&sched.lock);
-			globrunqput_locked(gp);
-			unlock(&sched.lock);
-		}
-		wakep();
+		gp->lockedm = mp;
+		gp->lockedcount = 1;
+		gp->mends = true;
+		mp->lockedg = gp;
+		gbegin(pp, gp);
+	} else {
+		*err = -EAGAIN;
+		notewakeup(&mp->park); /* without a P: it ends */
 	}
 	sectionleave(s);
 	return gp;

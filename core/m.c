@@ -9,11 +9,16 @@
  * malloc, which may park, and so may not run on g0. (Go keeps a template
  * thread for the first reason.)
  *
+ * What such a goroutine makes threads of is the exception: they have its state, so their Ms are
+ * made by its own (newmhere), and are wired to them.
+ *
  * An M's record is never freed. Its thread ends only with a goroutine that was wired to
- * it for good, having changed what the kernel keeps for a thread (mexit).
+ * it for good, having changed what the kernel keeps for a thread (mexit); the record is used again.
  */
 #include "runtime.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 /* Ms to be made, by schedlink. */
@@ -63,17 +68,71 @@ M *malloc_m(void)
 	return mp;
 }
 
-/* First function on a new kernel thread; arg is its M. */
+/* The record of an M that is no more, or a new one. */
+static M *mrecord(void)
+{
+	lock(&sched.lock);
+	M *mp = sched.mfree;
+	if (mp) {
+		sched.mfree = mp->schedlink;
+		mp->schedlink = NULL;
+		sched.mcount++;
+	}
+	unlock(&sched.lock);
+	return mp ? mp : malloc_m();
+}
+
+static void mrecordback_locked(M *mp)
+{
+	sched.mcount--;
+	mp->nextp = NULL;
+	mp->schedlink = sched.mfree;
+	sched.mfree = mp;
+}
+
+/* Back to mstart, which returns. */
+static noinline_fn noreturn_fn void mend(M *mp)
+{
+	__builtin_longjmp(mp->ending, 1);
+}
+
+/* The kernel thread of mp, on its way out, is a foreign one. Only libc's signal for set*id reaches it. */
+static void mended(M *mp)
+{
+	stack_t none = {.ss_flags = SS_DISABLE};
+	setkmask(mp, ~(1ull << 32));
+	sys2(131 /* sigaltstack */, (long)&none, 0);
+	goshim_g = NULL;
+	atomic_store(&mp->tid, 0);
+	atomic_store(&mp->sigurg, 0);
+	lock(&sched.lock);
+	mrecordback_locked(mp);
+	unlock(&sched.lock);
+}
+
+/* First function on a new kernel thread; arg is its M. Returns when mexit says so. */
 static void mstart(void *arg) UNCHECKED_ROLES
 {
 	M *mp = arg;
 	G *g0 = mp->g0;
+	if (__builtin_setjmp(mp->ending)) {
+		mended(getg()->m);
+		return;
+	}
 	goshim_g = g0;
 	mp->tls = g0->tls = fsbase();
 	atomic_store_explicit(&mp->tid, gettid_os(), memory_order_relaxed);
 	/* mcall comes back to here, below this frame, each time anew. */
 	g0->sched.sp = ((uintptr_t)__builtin_frame_address(0) - 256) & ~(uintptr_t)63;
 	minitsignals(mp);
+	bool wired = mp->bornwired;
+	if (wired) {
+		mp->bornwired = false;
+		notesleep(&mp->park);
+		noteclear(&mp->park);
+		if (!mp->nextp)
+			mend(mp); /* there is no goroutine after all */
+	}
 	P *pp = mp->nextp;
 	mp->nextp = NULL;
 	if (pp)
@@ -81,6 +140,8 @@ static void mstart(void *arg) UNCHECKED_ROLES
 	else
 		stopm();
 	check_g0();
+	if (wired)
+		execute(mp->lockedg, false);
 	schedule();
 }
 
@@ -157,10 +218,7 @@ void templatethread(void *unused)
 				/* The limit of processes is reached, say: the others go on with the
 				 * work; sysmon tries again while there is some. */
 				lock(&sched.lock);
-				sched.mcount--;
-				mp->nextp = NULL;
-				mp->schedlink = sched.mfree;
-				sched.mfree = mp;
+				mrecordback_locked(mp);
 				atomic_store_explicit(&sched.mfailed, nanotime(),
 						      memory_order_relaxed);
 				unlock(&sched.lock);
@@ -176,18 +234,11 @@ void templatethread(void *unused)
 /* Has a new M made that starts with pp, or idle without one. */
 bool newm(P *pp, bool spinning)
 {
-	M *mp = NULL;
 	lock(&sched.lock);
 	bool full = sched.mcount >= sched.maxmcount ||
 		    (sched.mfailed && nanotime() - sched.mfailed < 1000000);
-	if (!full && sched.mfree) {
-		mp = sched.mfree;
-		sched.mfree = mp->schedlink;
-		sched.mcount++;
-	}
 	unlock(&sched.lock);
-	if (!full && !mp)
-		mp = malloc_m();
+	M *mp = full ? NULL : mrecord();
 	if (!mp) {
 		abandonp(pp, spinning);
 		return false;
@@ -201,6 +252,29 @@ bool newm(P *pp, bool spinning)
 	atomic_fetch_add(&newms.seq, 1);
 	futexwakeup(&newms.seq, 1);
 	return true;
+}
+
+M *newmhere(int *err)
+{
+	Section s = sectionenter();
+	M *mp = sched.mcount < sched.maxmcount ? mrecord() : NULL;
+	*err = mp ? sigstackalloc(mp) : -EAGAIN;
+	sectionleave(s);
+	if (!mp)
+		return NULL;
+	mp->bornwired = true;
+	/* Not in a section: the host allocates, and may park. */
+	if (!*err)
+		*err = host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
+	if (!*err)
+		return mp;
+	mp->bornwired = false;
+	s = sectionenter();
+	lock(&sched.lock);
+	mrecordback_locked(mp);
+	unlock(&sched.lock);
+	sectionleave(s);
+	return NULL;
 }
 
 /*
@@ -440,6 +514,15 @@ void lockOSThreadForever(void)
 	sparem();
 }
 
+void unlockOSThreadForever(void)
+{
+	G *gp = getg();
+	if (!gp || !gp->mends)
+		return;
+	gp->mends = false;
+	unlockOSThread();
+}
+
 void endOSThread(void)
 {
 	G *gp = getg();
@@ -454,7 +537,9 @@ void mexit(M *mp, bool mainstoo) UNCHECKED_ROLES
 {
 	mp->lockedg = NULL;
 	handoffp(releasep(mp));
-	if (atomic_load(&mp->tid) == sched.pid && !mainstoo) {
+	if (atomic_load(&mp->tid) != sched.pid)
+		mend(mp);
+	if (!mainstoo) {
 		mp->lockedg = mp->g0; /* as good as wired: it runs no other */
 		for (;;) {
 			notesleep(&mp->park); /* nobody wakes it */

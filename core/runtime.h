@@ -102,9 +102,11 @@ struct M {
 	uintptr_t gsignallo, gsignalhi;
 	Note park;
 	G *lockedg;
-	M *schedlink;   /* sched.midle */
-	M *alllink;     /* sched.allm, append only */
-	uint64_t kmask; /* its signal mask in the kernel; changed by setkmask only */
+	bool bornwired;  /* starts by waiting for the goroutine that is to be wired to it */
+	void *ending[5]; /* where its thread's first function goes on to end it */
+	M *schedlink;    /* sched.midle, sched.mfree */
+	M *alllink;      /* sched.allm, append only */
+	uint64_t kmask;  /* its signal mask in the kernel; changed by setkmask only */
 	uint32_t fastrand;
 	_Atomic uint32_t sigurg; /* runtime signals on the way to it */
 	/* A park's hand-over to g0 (gopark). */
@@ -170,7 +172,7 @@ typedef struct Sched {
 	_Atomic int32_t npidle;
 	int32_t mcount, maxmcount;
 	int64_t mnext;
-	M *mfree;                /* records of Ms that could not be made */
+	M *mfree;                /* records of Ms that ended, or could not be made */
 	_Atomic int64_t mfailed; /* ns of the last such failure */
 	G *gfree;
 	int32_t ngfree;
@@ -249,6 +251,7 @@ bool mshort(void) MAY_RUN_WITHOUT_P; /* within the last second no M could be mad
 void mput_locked(M *mp) MAY_RUN_WITHOUT_P;
 M *mget_locked(void) MAY_RUN_WITHOUT_P;
 bool newm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
+M *newmhere(int *err); /* by the calling goroutine's kernel thread, for one that is to be wired */
 void startm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
 void stopm(void) ON_G0;
 void handoffp(P *pp) MAY_RUN_WITHOUT_P;

@@ -104,29 +104,61 @@ static void notetexts(void)
 
 static char comm[16]; /* the program's name, as the kernel has it */
 
-/* How a kernel thread of the runtime begins. */
-typedef struct Starter {
-	void (*fn)(void *);
-	void *arg;
-} Starter;
-
-/* tids of the runtime's threads, which never end. */
-static _Atomic int kernelthreads[8192];
-static _Atomic uint32_t nkernelthreads;
-
-static void notethread(void)
-{
-	uint32_t i = atomic_fetch_add(&nkernelthreads, 1);
-	if (i < nelem(kernelthreads))
-		atomic_store(&kernelthreads[i], (int)sys0(SYS_gettid));
-}
+/*
+ * A kernel thread of the runtime, at the end of its stack. Both outlive it: the next one has them once
+ * the kernel has cleared its id in libc's block, which lies on the same stack.
+ */
+typedef struct KThread KThread;
+struct KThread {
+	_Atomic bool ended;
+	_Atomic int tid;   /* 0: not begun, or about to end */
+	_Atomic int *ktid; /* libc's; NULL: there has been none */
+	uintptr_t lo;
+	KThread *next;
+};
+enum { KTHREAD = 64 };
+_Static_assert(sizeof(KThread) <= KTHREAD, "room at the end of the stack");
+static KThread *_Atomic kthreads; /* only ever added to */
 
 void eachkernelthread(void (*fn)(int tid))
 {
 	fn((int)sys0(SYS_getpid));
-	for (uint32_t i = 0; i < atomic_load(&nkernelthreads) && i < nelem(kernelthreads); i++)
-		if (atomic_load(&kernelthreads[i]))
-			fn(atomic_load(&kernelthreads[i]));
+	for (KThread *k = atomic_load(&kthreads); k; k = k->next)
+		if (atomic_load(&k->tid))
+			fn(atomic_load(&k->tid));
+}
+
+static bool claim(KThread *k)
+{
+	bool ended = true;
+	return atomic_load(&k->ended) && !(k->ktid && atomic_load(k->ktid)) &&
+	       atomic_compare_exchange_strong(&k->ended, &ended, false);
+}
+
+/* For a new thread; NULL: out of memory. */
+static KThread *newkthread(void)
+{
+	Stack st;
+	KThread *k = atomic_load(&kthreads);
+	while (k && !claim(k))
+		k = k->next;
+	if (k) {
+		k->ktid = NULL;
+		return k;
+	}
+	/* libc puts block and static TLS on top of the stack. */
+	Section s = sectionenter();
+	int r = stackalloc(MSTACK + tlsstaticsize(), 4096, &st);
+	sectionleave(s);
+	if (r)
+		return NULL;
+	k = (KThread *)(st.hi - KTHREAD);
+	memset(k, 0, sizeof *k);
+	k->lo = st.lo;
+	k->next = atomic_load(&kthreads);
+	while (!atomic_compare_exchange_weak(&kthreads, &k->next, k))
+		;
+	return k;
 }
 
 /* The template shows its block to tlsprobe, then waits with sysmon's thread for the decision. */
@@ -152,19 +184,34 @@ static void setstep(uint32_t step)
 	sys3(SYS_futex, (long)&template.step, 129, INT32_MAX);
 }
 
+int cleanthread(void)
+{
+	return template.tid;
+}
+
 static void sysmonthread(void *arg);
+
+/* How a kernel thread of the runtime begins. */
+typedef struct Starter {
+	void (*fn)(void *);
+	void *arg;
+	KThread *k;
+} Starter;
 
 static void *starthread(void *p)
 {
 	Starter s = *(Starter *)p;
+	s.k->ktid = (_Atomic int *)((char *)selfblock() + TIDOFFSET);
 	if (s.fn == sysmonthread) {
 		waitstep(2);
 		if (atomic_load(&template.step) == 3)
 			return NULL;
 	}
-	notethread();
+	atomic_store(&s.k->tid, (int)sys0(SYS_gettid));
 	sys2(SYS_prctl, PR_SET_NAME, (long)comm); /* not the template's */
 	s.fn(s.arg);
+	atomic_store(&s.k->tid, 0);
+	atomic_store(&s.k->ended, true);
 	return NULL;
 }
 
@@ -172,28 +219,26 @@ static void *starthread(void *p)
  * that the process has threads. */
 static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi)
 {
-	Stack s;
-	/* libc puts block and static TLS on top of the stack. */
-	if (stackalloc(MSTACK + tlsstaticsize(), 4096, &s))
+	KThread *k = newkthread();
+	if (!k)
 		return -EAGAIN;
 	/* At the stack's far end, not malloc's: each thread would get an arena of 64 MiB. */
-	Starter *st = (Starter *)s.lo;
+	Starter *st = (Starter *)k->lo;
 	st->fn = fn;
 	st->arg = arg;
+	st->k = k;
 	pthread_attr_t attr;
 	pthread_t t;
 	pthread_attr_init(&attr);
-	pthread_attr_setstack(&attr, (void *)s.lo, s.hi - s.lo);
+	*lo = k->lo;
+	*hi = (uintptr_t)k;
+	pthread_attr_setstack(&attr, (void *)*lo, *hi - *lo);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	int r = real.pthread_create(&t, &attr, starthread, st);
 	pthread_attr_destroy(&attr);
-	if (r) {
-		stackfree(s);
-		return -r;
-	}
-	*lo = s.lo;
-	*hi = s.hi;
-	return 0;
+	if (r)
+		atomic_store(&k->ended, true);
+	return -r;
 }
 
 static void sysmonthread(void *arg)
@@ -280,6 +325,16 @@ static noreturn_fn void dieabort(void)
 static int clocknow(int clock, void *ts)
 {
 	return clock_gettime(clock, ts);
+}
+
+static int clockbycall(int clock, void *ts)
+{
+	return (int)sys2(SYS_clock_gettime, clock, (long)ts);
+}
+
+void notimestamps(void)
+{
+	host.clock_gettime = clockbycall;
 }
 
 static void sethost(void)
@@ -440,7 +495,7 @@ void schedrestartable(void)
 {
 	schedforkchild();
 	memset(&template, 0, sizeof template);
-	atomic_store(&nkernelthreads, 0);
+	atomic_store(&kthreads, NULL);
 }
 
 /* --- the native bracket ------------------------------------------------------------------------------ */

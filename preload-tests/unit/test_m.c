@@ -421,6 +421,81 @@ Test(m, a_thread_wired_for_good_ends_with_its_goroutine, .timeout = 30)
 	inscheduler(3, 20, threadends);
 }
 
+static _Atomic int childtid, childstays;
+
+static void child(void *arg)
+{
+	int tid = gettid_os();
+
+	(void)arg;
+	for (int i = 0; i < 20; i++) {
+		gosched();
+		atomic_fetch_add(&childstays, gettid_os() == tid);
+	}
+	must(getg()->mends && getg()->lockedcount == 1);
+	atomic_store(&childtid, tid);
+}
+
+static void parent(void *arg)
+{
+	(void)arg;
+	lockOSThreadForever();
+	spawnwired(child, NULL);
+	gosched();
+	atomic_store(&lasttid, gettid_os());
+}
+
+static void childends(void)
+{
+	for (int i = 0; i < 20; i++) {
+		atomic_store(&childtid, 0);
+		atomic_store(&childstays, 0);
+		spawn(parent, NULL);
+		joinall();
+		must(childtid != 0 && childtid != lasttid && childtid != sched.pid);
+		must(childstays == 20);
+		while (tgkill_os(childtid, 0) != -ESRCH)
+			gosched();
+	}
+	int ms = 0;
+
+	/* Records are used again. */
+	for (M *mp = atomic_load(&sched.allm); mp != NULL; mp = mp->alllink)
+		ms++;
+	must(ms < 20);
+}
+
+Test(m, a_wired_goroutine_makes_another, .timeout = 30)
+{
+	inscheduler(2, 20, childends);
+}
+
+static void freed(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 5; i++) {
+		lockOSThreadForever();
+		gosched();
+		unlockOSThreadForever();
+		must(getg()->lockedm == NULL && !getg()->mends);
+		gosched();
+	}
+}
+
+static void freedall(void)
+{
+	for (int i = 0; i < 20; i++)
+		spawn(freed, NULL);
+	joinall();
+	for (M *mp = atomic_load(&sched.allm); mp != NULL; mp = mp->alllink)
+		must(mp->lockedg == NULL);
+}
+
+Test(m, one_that_was_wired_for_good_may_be_freed, .timeout = 30)
+{
+	inscheduler(2, 20, freedall);
+}
+
 static void unwired(void)
 {
 	unlockOSThread();

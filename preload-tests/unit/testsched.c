@@ -102,7 +102,7 @@ static void begin(void *arg)
 	goexit(finish, go);
 }
 
-void spawn(void (*fn)(void *arg), void *arg)
+static Go *goget(void (*fn)(void *arg), void *arg)
 {
 	M *mp = acquirem();
 	Go *go;
@@ -118,7 +118,20 @@ void spawn(void (*fn)(void *arg), void *arg)
 	go->arg = arg;
 	atomic_fetch_add(&live, 1);
 	__asan_unpoison_memory_region((void *)go->stack.lo, go->stack.hi - go->stack.lo);
+	return go;
+}
+
+void spawn(void (*fn)(void *arg), void *arg)
+{
+	Go *go = goget(fn, arg);
 	must(newproc(begin, go, go->block, NULL, go->stack.lo, go->stack.hi) != NULL);
+}
+
+void spawnwired(void (*fn)(void *arg), void *arg)
+{
+	Go *go = goget(fn, arg);
+	int err = 0;
+	must(newprocwired(begin, go, go->block, NULL, go->stack.lo, go->stack.hi, &err) != NULL);
 }
 
 int livegs(void)

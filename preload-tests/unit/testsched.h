@@ -34,6 +34,7 @@ noreturn_fn void mustfail(const char *file, int line, const char *what);
 
 /* Starts a goroutine. */
 void spawn(void (*fn)(void *arg), void *arg);
+void spawnwired(void (*fn)(void *arg), void *arg); /* newprocwired */
 /* Waits until all goroutines made by spawn have ended. */
 void joinall(void);
 /* How many there are. */
