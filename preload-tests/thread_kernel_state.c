@@ -326,6 +326,85 @@ static void negative_ids(void)
 	ask_for_none(NULL);
 }
 
+static int go, waiting;
+
+/* Has state of its own for a while. */
+static void *there_and_back(void *arg)
+{
+	struct sched_param batch = {0};
+	cpu_set_t all, one;
+
+	REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	CHECK_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+	CHECK_EQ(sched_setscheduler(gettid(), SCHED_BATCH, &batch), 0);
+	CHECK_EQ(setpriority(PRIO_PROCESS, 0, 5), 0);
+	sched_yield();
+	CHECK_EQ(setpriority(PRIO_PROCESS, gettid(), 0), 0);
+	CHECK_EQ(pthread_setaffinity_np(pthread_self(), sizeof all, &all), 0);
+	CHECK_EQ(pthread_setschedparam(pthread_self(), SCHED_OTHER, &batch), 0);
+	/* What fails changes nothing. */
+	CHECK_ERRNO(unshare(CLONE_NEWUSER), EINVAL);
+	CHECK_ERRNO(setns(-1, 0), EBADF);
+	CHECK_ERRNO(sched_setscheduler(0, 77, &batch), EINVAL);
+	CHECK_ERRNO(prctl(PR_SET_SECUREBITS, -1, 0, 0, 0), EPERM);
+	__atomic_add_fetch(&waiting, 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&go, __ATOMIC_ACQUIRE))
+		usleep(5000);
+	return arg;
+}
+
+/* Whoever has had state of its own, and has it no more, is as before. */
+static void state_given_up(void)
+{
+	pthread_t t[64];
+
+	if (geteuid() != 0)
+		SKIP_CASE("needs root to be as nice as before");
+	for (unsigned i = 0; i < COUNT(t); i++) {
+		t[i] = spawn(there_and_back, NULL);
+		REQUIRE(wait_for(&waiting, (int)i + 1, 30000));
+	}
+	check_goroutines(COUNT(t));
+	__atomic_store_n(&go, 1, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+}
+
+static void *ends_with_state(void *arg)
+{
+	CHECK_EQ(setpriority(PRIO_PROCESS, 0, 1), 0);
+	return arg ? join(spawn(ends_with_state, NULL)) : NULL;
+}
+
+static long mapped_kib(void)
+{
+	long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	REQUIRE(f && fscanf(f, "%ld", &pages) == 1);
+	fclose(f);
+	return pages * 4;
+}
+
+/* Kernel threads that end with their state leave no memory behind. */
+static void state_ends(void)
+{
+	long rss = 0, mapped = 0;
+
+	for (int i = 0; i < 1500; i++) {
+		if (i == 100) {
+			rss = rss_kib();
+			mapped = mapped_kib();
+		}
+		join(spawn(ends_with_state, &rss));
+	}
+	long more = rss_kib() - rss, moremapped = mapped_kib() - mapped;
+	if (more > 8000 || moremapped > 100000)
+		FAIL("1400 threads left %ld KiB, %ld mapped", more, moremapped);
+}
+
 /* The first ones before main has state of its own, which new threads inherit. */
 static const struct test_case cases[] = {
     {"unshared_directory", unshared_directory},
@@ -337,6 +416,8 @@ static const struct test_case cases[] = {
     {"scheduling_class", scheduling_class},
     {"names_by_prctl", names_by_prctl},
     {"negative_ids", negative_ids},
+    {"state_given_up", state_given_up},
+    {"state_ends", state_ends},
 };
 
 TEST_MAIN(cases)

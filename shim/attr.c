@@ -62,11 +62,12 @@ SHIM(int, pthread_getaffinity_np, pthread_t t, size_t n, cpu_set_t *set)
 }
 
 /* For another thread than the caller: only it can wire itself. */
-static int pinself(Thread *th, const char *what)
+static int pinself(Thread *th, unsigned why, const char *what)
 {
-	if (th != curthread())
+	if (th == curthread())
+		pin(why);
+	else if (!th->pinned)
 		return refusepin(what);
-	pin();
 	return 0;
 }
 
@@ -82,10 +83,13 @@ SHIM(int, pthread_setaffinity_np, pthread_t t, size_t n, const cpu_set_t *set)
 	long got = sys3(SYS_sched_getaffinity, th->pinned ? th->ktid : 0, sizeof now, (long)&now);
 	if (got > 0 && n >= (size_t)got && !memcmp(set, &now, (size_t)got))
 		return 0;
-	int r = th->pinned ? 0 : pinself(th, "pthread_setaffinity_np");
+	int r = pinself(th, PinSched, "pthread_setaffinity_np");
 	if (r)
 		return r;
-	return (int)-sys3(SYS_sched_setaffinity, th->ktid, (long)n, (long)set);
+	r = (int)-sys3(SYS_sched_setaffinity, th->ktid, (long)n, (long)set);
+	if (th == curthread())
+		settle();
+	return r;
 }
 
 SHIM(int, pthread_getschedparam, pthread_t t, int *policy, struct sched_param *param)
@@ -111,10 +115,13 @@ static int setsched(Thread *th, int policy, const struct sched_param *param)
 	sys2(SYS_sched_getparam, ktid, (long)&now);
 	if (p == policy && now.sched_priority == param->sched_priority)
 		return 0;
-	int r = th->pinned ? 0 : pinself(th, "pthread_setschedparam");
+	int r = pinself(th, PinSched, "pthread_setschedparam");
 	if (r)
 		return r;
-	return (int)-sys3(SYS_sched_setscheduler, th->ktid, policy, (long)param);
+	r = (int)-sys3(SYS_sched_setscheduler, th->ktid, policy, (long)param);
+	if (th == curthread())
+		settle();
+	return r;
 }
 
 SHIM(int, pthread_setschedparam, pthread_t t, int policy, const struct sched_param *param)
@@ -145,7 +152,7 @@ SHIM(int, pthread_getcpuclockid, pthread_t t, clockid_t *clock)
 		return real.pthread_getcpuclockid(t, clock);
 	if (gone(th))
 		return ESRCH;
-	int r = th->pinned ? 0 : pinself(th, "pthread_getcpuclockid");
+	int r = pinself(th, PinSelf, "pthread_getcpuclockid");
 	if (r)
 		return r;
 	enum { SCHED = 2, PERTHREAD = 4 };

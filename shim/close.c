@@ -91,7 +91,7 @@ SHIM(int, mq_close, mqd_t q)
 SHIM(int, close_range, unsigned first, unsigned last, int flags)
 {
 	if (getg() && (flags & CLOSE_RANGE_UNSHARE))
-		pin(); /* as unshare(CLONE_FILES) */
+		pin(PinMore); /* as unshare(CLONE_FILES) */
 	if (!waitedfor() || flags)
 		return real.close_range(first, last, flags);
 	unsigned from = first, end = last < NFDHINT ? last : NFDHINT - 1;

@@ -4,8 +4,10 @@
  *
  * A goroutine has none of it; its M has. One that sets such a thing is wired
  * to its M from then on, and the M, which others must not meet, ends
- * with it: so the thread has what it asked for, and it alone. Only the goroutine itself
- * can do that: to set it for another thread is answered ENOSYS, with one line,
+ * with it: so the thread has what it asked for, and it alone; those that it makes get
+ * Ms made by its own, and so what the kernel lets threads inherit. When the state is again as
+ * all have it, where that can be seen, or setting it failed, the goroutine goes free. Only itself
+ * can wire itself: to set something for another thread is answered ENOSYS, with one line,
  * unless that one is wired already. Reading answers for the caller's
  * own kernel thread, which all that are not wired are like.
  */
@@ -24,16 +26,66 @@ void avoidmain(void)
 		leavemain();
 }
 
-void pin(void)
+unsigned pin(unsigned why)
 {
 	Thread *th = curthread();
-	if (!th || th->pinned)
-		return;
-	avoidmain();
-	lockOSThreadForever();
-	th->ktid = (int)sys0(SYS_gettid);
-	th->pinned = true;
+	if (!th)
+		return 0;
+	unsigned had = th->pinned;
+	if (!had) {
+		avoidmain();
+		lockOSThreadForever();
+		th->ktid = (int)sys0(SYS_gettid);
+	}
+	th->pinned = had | why;
+	return why & ~had;
 }
+
+/* Has the kernel thread of the caller class, nice value and affinity of those that are not wired? */
+static bool asothers(void)
+{
+	enum { ATTR = 56 }; /* struct sched_attr */
+	char mine[ATTR] = "", others[ATTR] = "";
+	cpu_set_t a, b;
+	int other = cleanthread();
+	memset(&a, 0, sizeof a);
+	memset(&b, 0, sizeof b);
+	return sys4(SYS_sched_getattr, 0, (long)mine, ATTR, 0) == 0 &&
+	       sys4(SYS_sched_getattr, other, (long)others, ATTR, 0) == 0 &&
+	       memcmp(mine, others, ATTR) == 0 &&
+	       sys3(SYS_sched_getaffinity, 0, sizeof a, (long)&a) > 0 &&
+	       sys3(SYS_sched_getaffinity, other, sizeof b, (long)&b) > 0 && CPU_EQUAL(&a, &b);
+}
+
+void unpin(unsigned why)
+{
+	Thread *th = curthread();
+	if (!th || !(th->pinned & why))
+		return;
+	th->pinned &= ~why;
+	/* Another thread may have set something that this one has no reason for. */
+	if (!th->pinned && !asothers())
+		th->pinned = PinSched;
+	if (!th->pinned)
+		unlockOSThreadForever();
+}
+
+void settle(void)
+{
+	unpin(PinSched);
+}
+
+/* The system call nr, which sets something that the kernel keeps for the calling thread. */
+static long changes(unsigned why, long nr, const long *a)
+{
+	unsigned new = pin(why);
+	long r = sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	if (r < 0)
+		unpin(new);
+	return r;
+}
+
+#define CHANGES(why, nr, ...) errnoret(changes(why, nr, (const long[6]){__VA_ARGS__}))
 
 int refusepin(const char *what)
 {
@@ -85,25 +137,26 @@ static int readable(pid_t tid)
 	return k == NONE ? 0 : k;
 }
 
-/* For a call that sets: translates *tid; the caller is pinned if it means itself. False, and errno. */
-static bool settable(pid_t *tid, const char *what)
+/* The call, which sets something for the thread *tid: 0 or a tid of the program's. */
+static long sets(unsigned why, long nr, long *a, long *tid, const char *what)
 {
-	int k = ktidof(*tid);
-	if (k == NONE) {
-		errno = refusepin(what);
-		return false;
-	}
-	if (k == 0 && getg())
-		pin();
+	int k = ktidof((pid_t)*tid);
+	Thread *th = curthread();
+	if (k == NONE)
+		return -refusepin(what);
 	*tid = k;
-	return true;
+	if (!th || (k && k != th->ktid))
+		return sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	*tid = 0;
+	long r = changes(why, nr, a);
+	settle();
+	return r;
 }
 
 SHIM(int, sched_setaffinity, pid_t tid, size_t n, const cpu_set_t *set)
 {
-	if (!settable(&tid, "sched_setaffinity"))
-		return -1;
-	return (int)errnoret(sys3(SYS_sched_setaffinity, tid, (long)n, (long)set));
+	long a[6] = {tid, (long)n, (long)set};
+	return (int)errnoret(sets(PinSched, SYS_sched_setaffinity, a, &a[0], "sched_setaffinity"));
 }
 
 SHIM(int, sched_getaffinity, pid_t tid, size_t n, cpu_set_t *set)
@@ -123,8 +176,9 @@ SHIM(int, sched_getaffinity_old, pid_t tid, cpu_set_t *set)
 
 SHIM(int, sched_setscheduler, pid_t tid, int policy, const struct sched_param *param)
 {
-	return settable(&tid, "sched_setscheduler") ? real.sched_setscheduler(tid, policy, param)
-						    : -1;
+	long a[6] = {tid, policy, (long)param};
+	return (int)errnoret(
+	    sets(PinSched, SYS_sched_setscheduler, a, &a[0], "sched_setscheduler"));
 }
 
 SHIM(int, sched_getscheduler, pid_t tid)
@@ -134,7 +188,8 @@ SHIM(int, sched_getscheduler, pid_t tid)
 
 SHIM(int, sched_setparam, pid_t tid, const struct sched_param *param)
 {
-	return settable(&tid, "sched_setparam") ? real.sched_setparam(tid, param) : -1;
+	long a[6] = {tid, (long)param};
+	return (int)errnoret(sets(PinSched, SYS_sched_setparam, a, &a[0], "sched_setparam"));
 }
 
 SHIM(int, sched_getparam, pid_t tid, struct sched_param *param)
@@ -144,13 +199,10 @@ SHIM(int, sched_getparam, pid_t tid, struct sched_param *param)
 
 SHIM(int, setpriority, __priority_which_t which, id_t who, int prio)
 {
-	if (which == PRIO_PROCESS) {
-		pid_t tid = (pid_t)who;
-		if (!settable(&tid, "setpriority"))
-			return -1;
-		who = (id_t)tid;
-	}
-	return real.setpriority(which, who, prio);
+	long a[6] = {which, (pid_t)who, prio};
+	if (which != PRIO_PROCESS)
+		return real.setpriority(which, who, prio);
+	return (int)errnoret(sets(PinSched, SYS_setpriority, a, &a[1], "setpriority"));
 }
 
 SHIM(int, getpriority, __priority_which_t which, id_t who)
@@ -162,39 +214,64 @@ SHIM(int, getpriority, __priority_which_t which, id_t who)
 
 SHIM(int, nice, int inc)
 {
-	pin();
-	return real.nice(inc);
+	unsigned new = pin(PinSched);
+	int r = real.nice(inc);
+	KEEP_ERRNO;
+	unpin(new);
+	return r;
 }
 
 SHIM(int, unshare, int flags)
 {
-	pin();
-	return real.unshare(flags);
+	return (int)CHANGES(PinMore, SYS_unshare, flags);
 }
 
 SHIM(int, setns, int fd, int type)
 {
-	pin();
-	return real.setns(fd, type);
+	return (int)CHANGES(PinMore, SYS_setns, fd, type);
 }
 
+/* These tell what it was, and know no failure: an id that is none only asks. */
 SHIM(int, setfsuid, uid_t u)
 {
-	pin();
-	return real.setfsuid(u);
+	return (int)CHANGES(u == (uid_t)-1 ? 0 : PinMore, SYS_setfsuid, u);
 }
 
 SHIM(int, setfsgid, gid_t g)
 {
-	pin();
-	return real.setfsgid(g);
+	return (int)CHANGES(g == (gid_t)-1 ? 0 : PinMore, SYS_setfsgid, g);
 }
 
 SHIM(int, personality, unsigned long p)
 {
-	if (p != 0xffffffff)
-		pin();
-	return real.personality(p);
+	return (int)CHANGES(p == 0xffffffff ? 0 : PinMore, SYS_personality, (long)p);
+}
+
+SHIM(int, capset, void *header, const void *data)
+{
+	return (int)CHANGES(PinMore, SYS_capset, (long)header, (long)data);
+}
+
+SHIM(int, ioperm, unsigned long from, unsigned long num, int on)
+{
+	return (int)CHANGES(PinMore, SYS_ioperm, (long)from, (long)num, on);
+}
+
+SHIM(int, iopl, int level)
+{
+	return (int)CHANGES(PinMore, SYS_iopl, level);
+}
+
+/* The segment base that is not libc's, and faults by cpuid. */
+static bool archofthread(long kind)
+{
+	enum { ARCH_SET_GS = 0x1001, ARCH_SET_CPUID = 0x1012 };
+	return kind == ARCH_SET_GS || kind == ARCH_SET_CPUID;
+}
+
+SHIM(int, arch_prctl, int kind, unsigned long addr)
+{
+	return (int)CHANGES(archofthread(kind) ? PinMore : 0, SYS_arch_prctl, kind, (long)addr);
 }
 
 SHIM(long, ptrace, enum __ptrace_request request, ...)
@@ -205,15 +282,19 @@ SHIM(long, ptrace, enum __ptrace_request request, ...)
 	for (int i = 0; i < 3; i++)
 		a[i] = va_arg(ap, long);
 	va_end(ap);
-	pin(); /* the tracer is a kernel thread */
-	return real.ptrace(request, a[0], a[1], a[2]);
+	unsigned new = pin(PinSelf); /* the tracer is a kernel thread */
+	errno = 0;
+	long r = real.ptrace(request, a[0], a[1], a[2]);
+	KEEP_ERRNO;
+	if (r == -1 && errno)
+		unpin(new);
+	return r;
 }
 
-/* Of prctl's kinds these set something of the calling kernel thread. */
-static bool ofthread(int kind)
+/* Why a thread has to be wired that has the kernel do this kind of prctl; 0: no reason. */
+static unsigned prctlwires(int kind)
 {
 	switch (kind) {
-	case PR_SET_PDEATHSIG:
 	case PR_SET_UNALIGN:
 	case PR_SET_FPEMU:
 	case PR_SET_FPEXC:
@@ -225,13 +306,17 @@ static bool ofthread(int kind)
 	case PR_SET_SECUREBITS:
 	case PR_SET_TIMERSLACK:
 	case PR_MCE_KILL:
-	case PR_SET_NO_NEW_PRIVS:
 	case PR_CAP_AMBIENT:
 	case PR_SET_SPECULATION_CTRL:
 	case PR_SET_IO_FLUSHER:
-	case PR_SET_SYSCALL_USER_DISPATCH: return true;
+	case PR_SCHED_CORE: return PinMore;
+	case PR_SET_PDEATHSIG:
+	case PR_SET_SYSCALL_USER_DISPATCH: return PinSelf;
+	/* Once is for ever. */
+	case PR_SET_NO_NEW_PRIVS:
+		return sys5(SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) ? 0 : PinPrivs;
 	}
-	return false;
+	return 0;
 }
 
 SHIM(int, prctl, int kind, ...)
@@ -254,9 +339,15 @@ SHIM(int, prctl, int kind, ...)
 		memcpy(th->name, name, sizeof name);
 		return 0;
 	}
-	if (th && ofthread(kind))
-		pin();
+	unsigned new = th ? prctlwires(kind) : 0;
+	if (new)
+		new = pin(new);
+	if (th && kind == PR_SET_TSC)
+		notimestamps();
 	int r = real.prctl(kind, a[0], a[1], a[2], a[3]);
+	KEEP_ERRNO;
+	if (r < 0)
+		unpin(new);
 	if (th && r == 0 && kind == PR_SET_NAME)
 		strncpy(th->name, (const char *)a[0], sizeof th->name - 1);
 	return r;
@@ -264,43 +355,64 @@ SHIM(int, prctl, int kind, ...)
 
 /* --- by syscall() ------------------------------------------------------------------- */
 
-static int settid(long *arg, const char *what)
+static long seccomp(long *a)
 {
-	pid_t tid = (pid_t)*arg;
-	if (!settable(&tid, what))
-		return errno;
-	*arg = tid;
+	enum { StrictMode = 0, FilterMode = 1, ForAll = 1 };
+	if (a[0] != StrictMode && a[0] != FilterMode)
+		return sys3(SYS_seccomp, a[0], a[1], a[2]);
+	if (!(a[0] == FilterMode && a[1] & ForAll))
+		return changes(PinMore, SYS_seccomp, a);
+	long r = sys3(SYS_seccomp, a[0], a[1], a[2]);
+	if (r == 0) /* what the filter needs of the caller all have with it */
+		unpin(PinPrivs);
+	return r;
+}
+
+/* Credentials have three keyrings, and where new keys go. */
+static unsigned keyctlwires(const long *a)
+{
+	enum { GetKeyring = 0, JoinSession = 1, SetDefault = 14, ToParent = 18 };
+	switch (a[0]) {
+	case GetKeyring: return a[2] ? PinMore : 0; /* made if it isn't there */
+	case SetDefault: return (int)a[1] == -1 ? 0 : PinMore;
+	case JoinSession:
+	case ToParent: return PinMore;
+	}
 	return 0;
 }
 
-int pincall(long nr, long *a)
+static bool ownkeyring(long id)
 {
-	enum { IoprioProcess = 1, LandlockRestrictSelf = 446 };
+	enum { Thread = -1, Process = -2 };
+	return (int)id == Thread || (int)id == Process;
+}
 
+static long perfevent(long *a)
+{
+	enum { Inherit = 2, Flags = 5 };
+	/* struct perf_event_attr: its bit fields are the sixth word. */
+	const uint64_t *attr = (const uint64_t *)a[0];
+	unsigned why = attr && attr[Flags] & Inherit ? PinMore : PinSelf;
+	if ((int)a[1] < 0)
+		return sys5(SYS_perf_event_open, a[0], a[1], a[2], a[3], a[4]);
+	return sets(why, SYS_perf_event_open, a, &a[1], "perf_event_open");
+}
+
+/* A ring may be of one kernel thread's: of the one that makes or enables it, and by numbers that
+ * are registered. */
+static unsigned ringwires(long nr, const long *a)
+{
+	enum { SingleIssuer = 1 << 12, EnableRings = 12, RingFds = 20, Flags = 2 };
+	if (nr == SYS_io_uring_setup)
+		return a[1] && ((const uint32_t *)a[1])[Flags] & SingleIssuer ? PinSelf : 0;
+	return a[1] == EnableRings || a[1] == RingFds ? PinSelf : 0;
+}
+
+/* Why the caller has to be wired for the system call. */
+static unsigned callwires(long nr, const long *a)
+{
+	enum { LandlockRestrictSelf = 446 };
 	switch (nr) {
-	case SYS_sched_setaffinity: return settid(&a[0], "sched_setaffinity");
-	case SYS_sched_setscheduler: return settid(&a[0], "sched_setscheduler");
-	case SYS_sched_setparam: return settid(&a[0], "sched_setparam");
-	case SYS_sched_setattr: return settid(&a[0], "sched_setattr");
-	case SYS_setpriority: return a[0] == PRIO_PROCESS ? settid(&a[1], "setpriority") : 0;
-	case SYS_ioprio_set: return a[0] == IoprioProcess ? settid(&a[1], "ioprio_set") : 0;
-	case SYS_sched_getaffinity:
-	case SYS_sched_getscheduler:
-	case SYS_sched_getparam:
-	case SYS_sched_getattr:
-	case SYS_sched_rr_get_interval: a[0] = readable((pid_t)a[0]); return 0;
-	case SYS_getpriority:
-		if (a[0] == PRIO_PROCESS)
-			a[1] = readable((pid_t)a[1]);
-		return 0;
-	case SYS_ioprio_get:
-		if (a[0] == IoprioProcess)
-			a[1] = readable((pid_t)a[1]);
-		return 0;
-	case SYS_perf_event_open:
-		if (a[1] >= 0)
-			return settid(&a[1], "perf_event_open");
-		return 0;
 	/* libc's functions of these names set the process's; the call the thread's. */
 	case SYS_setuid:
 	case SYS_setgid:
@@ -309,17 +421,71 @@ int pincall(long nr, long *a)
 	case SYS_setresuid:
 	case SYS_setresgid:
 	case SYS_setgroups:
-	case SYS_setfsuid:
-	case SYS_setfsgid:
 	case SYS_capset:
 	case SYS_unshare:
 	case SYS_setns:
-	case SYS_personality:
-	case SYS_seccomp:
+	case SYS_set_mempolicy:
+	case SYS_ioperm:
+	case SYS_iopl:
+	case LandlockRestrictSelf: return PinMore;
+	case SYS_setfsuid:
+	case SYS_setfsgid: return (int)a[0] == -1 ? 0 : PinMore;
+	case SYS_personality: return (uint32_t)a[0] == 0xffffffff ? 0 : PinMore;
+	case SYS_arch_prctl: return archofthread(a[0]) ? PinMore : 0;
+	case SYS_keyctl: return keyctlwires(a);
+	case SYS_add_key: return ownkeyring(a[4]) ? PinMore : 0;
+	case SYS_request_key: return ownkeyring(a[3]) ? PinMore : 0;
+	case SYS_io_uring_setup:
+	case SYS_io_uring_register: return ringwires(nr, a);
 	case SYS_set_robust_list:
-	case LandlockRestrictSelf: pin(); return 0;
+	case SYS_rseq: return PinSelf;
 	}
 	return 0;
+}
+
+bool pincall(long nr, long *a, long *r)
+{
+	enum { IoprioProcess = 1 };
+
+	switch (nr) {
+	case SYS_sched_setaffinity:
+		*r = sets(PinSched, nr, a, &a[0], "sched_setaffinity");
+		return true;
+	case SYS_sched_setscheduler:
+		*r = sets(PinSched, nr, a, &a[0], "sched_setscheduler");
+		return true;
+	case SYS_sched_setparam: *r = sets(PinSched, nr, a, &a[0], "sched_setparam"); return true;
+	case SYS_sched_setattr: *r = sets(PinSched, nr, a, &a[0], "sched_setattr"); return true;
+	case SYS_setpriority:
+		if (a[0] != PRIO_PROCESS)
+			return false;
+		*r = sets(PinSched, nr, a, &a[1], "setpriority");
+		return true;
+	case SYS_ioprio_set:
+		if (a[0] != IoprioProcess)
+			return false;
+		*r = sets(PinMore, nr, a, &a[1], "ioprio_set");
+		return true;
+	case SYS_perf_event_open: *r = perfevent(a); return true;
+	case SYS_seccomp: *r = seccomp(a); return true;
+	case SYS_sched_getaffinity:
+	case SYS_sched_getscheduler:
+	case SYS_sched_getparam:
+	case SYS_sched_getattr:
+	case SYS_sched_rr_get_interval: a[0] = readable((pid_t)a[0]); return false;
+	case SYS_getpriority:
+		if (a[0] == PRIO_PROCESS)
+			a[1] = readable((pid_t)a[1]);
+		return false;
+	case SYS_ioprio_get:
+		if (a[0] == IoprioProcess)
+			a[1] = readable((pid_t)a[1]);
+		return false;
+	}
+	unsigned why = callwires(nr, a);
+	if (why)
+		*r = changes(why, nr, a);
+	return why != 0;
 }
 
 /* --- from the start ---------------------------------------------------------------- */
@@ -344,30 +510,6 @@ void kernelwish(KernelWish *w, const pthread_attr_t *attr)
 	w->any = w->hasaffinity || w->hassched;
 }
 
-void inheritwish(Birth *b, Thread *creator)
-{
-	KernelWish *w = &b->inherited;
-	*w = *b->wish;
-	b->wish = w;
-	if (!creator || !creator->pinned)
-		return;
-	long n = w->hasaffinity
-		     ? 0
-		     : sys3(SYS_sched_getaffinity, 0, sizeof w->affinity, (long)&w->affinity);
-	if (n > 0) {
-		memset((char *)&w->affinity + n, 0, sizeof w->affinity - (size_t)n);
-		w->hasaffinity = true;
-	}
-	if (!w->hassched) {
-		w->policy = (int)sys1(SYS_sched_getscheduler, 0);
-		sys2(SYS_sched_getparam, 0, (long)&w->param);
-		w->hassched = w->policy != SCHED_OTHER;
-	}
-	errno = 0;
-	b->nice = real.getpriority(PRIO_PROCESS, 0);
-	b->hasnice = b->nice != 0;
-}
-
 static bool unborn(void *arg)
 {
 	return atomic_load(&((Birth *)arg)->done) == 0;
@@ -384,15 +526,20 @@ int awaitbirth(Birth *b)
 bool bear(Birth *b)
 {
 	const KernelWish *w = b->wish;
+	Thread *th = curthread();
 	long r = 0;
-	pin();
+	if (b->pinned) {
+		th->ktid = (int)sys0(SYS_gettid);
+		th->pinned = b->pinned;
+	}
+	if (w->any)
+		pin(PinSched);
 	if (w->hasaffinity)
 		r = sys3(SYS_sched_setaffinity, 0, sizeof w->affinity, (long)&w->affinity);
-	if (r >= 0 && w->hassched)
+	if (r >= 0 && (w->hassched || (w->explicit && b->pinned)))
 		r = sys3(SYS_sched_setscheduler, 0, w->policy, (long)&w->param);
-	if (r >= 0 && b->hasnice)
-		real.setpriority(PRIO_PROCESS, 0, b->nice);
-	curthread()->birth = NULL;
+	settle();
+	th->birth = NULL;
 	const void *addr = &b->done;
 	atomic_store(&b->done, r < 0 ? (int)r : 1); /* b may be gone after that */
 	semaready(addr, 1, NULL, NULL, NULL, 0);

@@ -6,16 +6,23 @@
 
 #include "thread.h"
 
-/* Wires the calling goroutine to its kernel thread for good. */
-void pin(void);
+/* Why a goroutine has a kernel thread of its own; bits. */
+enum {
+	PinSched = 1, /* affinity, class, nice value: until they are as those of all others again */
+	PinPrivs = 2, /* no new privileges: until all have as few */
+	PinMore = 4,  /* for good, and for threads that it makes, which inherit it */
+	PinSelf = 8,  /* for good, but they don't */
+};
+/* Wires the calling goroutine to its kernel thread; those of why that are new. */
+unsigned pin(unsigned why);
+void unpin(unsigned why);
+/* The caller's affinity, class or nice value has been set: back to what all have? */
+void settle(void);
 /* Before the caller is wired to its kernel thread, which may have to end with it: not main's, unless it is main. */
 void avoidmain(void);
-/*
- * Before the system call nr of the calling goroutine: translates a tid among its arguments, and
- * wires the caller when the call changes what the kernel keeps for a thread. 0, or an error number:
- * the call may not be made.
- */
-int pincall(long nr, long *a);
+/* The system call nr, by a goroutine, when it is about what the kernel keeps for a thread: true, and *r
+ * is its result. Else it may have translated a tid among the arguments. */
+bool pincall(long nr, long *a, long *r);
 /* What `what` would need is to wire another thread than the caller: one line, ENOSYS. */
 int refusepin(const char *what);
 
@@ -35,12 +42,9 @@ void kernelwish(KernelWish *w, const pthread_attr_t *attr);
 /* The creator of a thread that is pinned from the start waits until it is. */
 struct Birth {
 	const KernelWish *wish;
-	KernelWish inherited;
-	bool hasnice;
-	int nice;
+	unsigned pinned;  /* why its creator is: it has the same state */
 	_Atomic int done; /* 1: lives, else -errno */
 };
-void inheritwish(Birth *b, Thread *creator);
 int awaitbirth(Birth *b); /* 0 or an error number */
 bool bear(Birth *b);      /* on the new thread; false: it must not live */
 

@@ -28,8 +28,6 @@ static long procmask(long how, const uint64_t *set, uint64_t *old)
 
 bool rawcall(long nr, long *a, long *r)
 {
-	int err;
-
 	switch (nr) {
 	case SYS_close: *r = errnoret(closefd((int)a[0])); return true;
 	case SYS_dup2:
@@ -70,14 +68,14 @@ bool rawcall(long nr, long *a, long *r)
 		return true;
 	case SYS_prctl: *r = shim_prctl((int)a[0], a[1], a[2], a[3], a[4]); return true;
 	case SYS_set_tid_address:
-		pin();
+		pin(PinSelf);
 		sys1(nr, a[0]);
 		*r = selftid();
 		return true;
 	case SYS_exit: threadvanish();
 	}
-	err = pincall(nr, a);
-	if (err)
-		*r = errnoret(-err);
-	return err != 0;
+	if (!pincall(nr, a, r))
+		return false;
+	*r = errnoret(*r);
+	return true;
 }

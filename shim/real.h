@@ -33,6 +33,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/io.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/fsuid.h>
@@ -65,6 +66,8 @@ extern int __libc_start_main(int (*main)(int, char **, char **), int argc, char 
 /* (Before the size was an argument; set and get.) */
 extern int affinity_old(pthread_t t, cpu_set_t *set);
 extern int schedaffinity_old(pid_t tid, cpu_set_t *set);
+extern int capset(void *header, const void *data);
+extern int arch_prctl(int kind, unsigned long addr);
 /* (<pthread.h> has these only without -fexceptions.) */
 extern void __pthread_register_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel(__pthread_unwind_buf_t *buf);

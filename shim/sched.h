@@ -38,6 +38,10 @@ void unwire(void);
 
 /* The kernel threads that the runtime made, and main's. */
 void eachkernelthread(void (*fn)(int tid));
+/* One that is as the process was at the start: nothing sets anything for it alone. */
+int cleanthread(void);
+/* Some will not be able to read the time without a system call. */
+void notimestamps(void);
 
 void notestatics(void); /* contention.c, at the start */
 

@@ -101,6 +101,7 @@ void threadforkchild(Thread *self)
 	self->gp = NULL;
 	self->ismain = true;
 	self->joiner = NULL;
+	self->pinned = 0; /* all that it makes has its state */
 	atomic_store(&nthreads, 1);
 }
 
@@ -352,13 +353,13 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	threadlink(th);
 	*out = (pthread_t)block;
 	/* From here on it may run, and if detached be gone. */
-	Birth birth = {.wish = &w->kernel};
-	bool wait = w->kernel.any || (self && self->pinned);
-	if (wait) {
-		inheritwish(&birth, self);
+	Birth birth = {.wish = &w->kernel, .pinned = self ? self->pinned & ~PinSelf : 0};
+	bool wait = w->kernel.any || birth.pinned;
+	int err = -EAGAIN;
+	if (wait)
 		th->birth = &birth;
-	}
-	if (newproc(threadmain, th, block, th, s.lo, s.hi))
+	if (birth.pinned ? newprocwired(threadmain, th, block, th, s.lo, s.hi, &err)
+			 : newproc(threadmain, th, block, th, s.lo, s.hi))
 		return wait ? awaitbirth(&birth) : 0;
 	threadunlink(th);
 	sigthreadexit(th);
@@ -366,7 +367,7 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	if (!w->stackaddr)
 		oldstack(s);
 	blockput(block);
-	return EAGAIN;
+	return -err;
 }
 
 SHIM(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *),

@@ -55,7 +55,7 @@ typedef struct Thread {
 	 * 0: not in one. Negative while one is being sent: it stays there meanwhile. */
 	_Atomic int native;
 	bool cancelsent; /* ... and one was */
-	bool pinned;     /* wired for good: it has kernel state of its own (attr.c) */
+	unsigned pinned; /* wired, having kernel state of its own: why (pin.h) */
 	int ktid;        /* then, its kernel thread */
 	Birth *birth;    /* while pthread_create waits for it (pin.c) */
 	int wired;       /* depth of wire() */
