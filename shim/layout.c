@@ -18,7 +18,7 @@ static LayoutEntry entries[] = {
     F(Thread, start),
     F(Thread, name),
     F(Thread, ktid),
-    F(Thread, joiner),
+    F(Thread, joining),
     F(Thread, creator),
     F(Thread, creatorpc),
     F(Mutex, owner),

@@ -93,6 +93,9 @@ void threadmaininit(uintptr_t lo, uintptr_t hi)
 	atomic_store(&nthreads, 1);
 }
 
+/* Guards Thread.joining: whom a thread waits for is not freed while somebody follows it. */
+static SpinLock joinlock;
+
 void threadforkchild(Thread *self)
 {
 	atomic_store(&threads.lock, 0);
@@ -100,8 +103,9 @@ void threadforkchild(Thread *self)
 	self->tid = selftid();
 	self->gp = NULL;
 	self->ismain = true;
-	self->joiner = NULL;
+	self->joining = NULL;
 	self->pinned = 0; /* all that it makes has its state */
+	atomic_store(&joinlock, 0);
 	atomic_store(&nthreads, 1);
 }
 
@@ -422,6 +426,63 @@ static bool cancelcoming(Thread *th)
 	       (CancelCanceling | CancelCanceled | CancelExiting);
 }
 
+/* Notes that self waits for th. False: th waits for self, itself or by way of others, for good. */
+static bool joinbegin(Thread *self, Thread *th)
+{
+	if (!self)
+		return true;
+	Section s = spinlock(&joinlock);
+	Thread *t = th;
+	while (t && t != self && !cancelcoming(t))
+		t = t->joining;
+	bool ok = t != self || cancelwanted();
+	if (ok)
+		self->joining = th;
+	spinunlock(&joinlock, s);
+	return ok;
+}
+
+static void joinend(Thread *self)
+{
+	if (!self)
+		return;
+	Section s = spinlock(&joinlock);
+	self->joining = NULL;
+	spinunlock(&joinlock, s);
+}
+
+typedef struct Join {
+	Thread *self, *th;
+	bool left; /* without th: others may join it */
+} Join;
+
+/* Also when the caller is cancelled, or a handler that runs in the wait ends it. */
+static void joinover(Join *j)
+{
+	joinend(j->self);
+	if (j->left)
+		atomic_fetch_and(&j->th->state, ~(uint32_t)ThreadJoining);
+}
+
+/* Waits for the end of th, whose only joiner the caller is. */
+static int joinwait(Thread *self, Thread *th, int64_t deadline, bool cancelpoint)
+{
+	__attribute__((cleanup(joinover))) Join j = {.self = self, .th = th, .left = true};
+	if (!joinbegin(self, th))
+		return EDEADLK;
+	while (notexited(th)) {
+		if (cancelpoint)
+			testcancel();
+		int r = semapark(&th->state, notexited, NULL, th, 0, WaitJoin, deadline, ParkIntr);
+		if (r == -ETIMEDOUT && notexited(th))
+			return ETIMEDOUT;
+		if (r == -EINTR)
+			sigdeliver(true);
+	}
+	j.left = false;
+	return 0;
+}
+
 /* Waits for th until the deadline and frees it. */
 static int joinuntil(Thread *th, void **result, int64_t deadline, bool cancelpoint)
 {
@@ -429,32 +490,15 @@ static int joinuntil(Thread *th, void **result, int64_t deadline, bool cancelpoi
 	if (th == self)
 		return EDEADLK;
 	uint32_t s = atomic_load(&th->state);
-	for (;;) {
+	do {
 		if (s & ThreadFreed)
 			return ESRCH;
 		if ((s & ThreadStateMask) != ThreadJoinable)
 			return EINVAL;
-		if (self && self->joiner == th && !cancelcoming(th) && !cancelwanted())
-			return EDEADLK; /* it waits for us */
-		if (atomic_compare_exchange_weak(&th->state, &s, s | ThreadJoining))
-			break;
-	}
-	th->joiner = self;
-	while (notexited(th)) {
-		if (cancelpoint && cancelwanted()) {
-			th->joiner = NULL;
-			atomic_fetch_and(&th->state, ~(uint32_t)ThreadJoining);
-			testcancel();
-		}
-		int r = semapark(&th->state, notexited, NULL, th, 0, WaitJoin, deadline, ParkIntr);
-		if (r == -ETIMEDOUT && notexited(th)) {
-			th->joiner = NULL;
-			atomic_fetch_and(&th->state, ~(uint32_t)ThreadJoining);
-			return ETIMEDOUT;
-		}
-		if (r == -EINTR)
-			sigdeliver(true);
-	}
+	} while (!atomic_compare_exchange_weak(&th->state, &s, s | ThreadJoining));
+	int err = s & ThreadExited ? 0 : joinwait(self, th, deadline, cancelpoint);
+	if (err)
+		return err;
 	if (result)
 		*result = th->result;
 	threadfree(th);
@@ -504,7 +548,7 @@ SHIM(int, pthread_tryjoin_np, pthread_t t, void **result)
 	Thread *th = threadof(t);
 	if (!th)
 		return real.pthread_tryjoin_np(t, result);
-	if (th != curthread() && notexited(th))
+	if (notexited(th)) /* the caller, too */
 		return EBUSY;
 	return joinuntil(th, result, FOREVER, false);
 }

@@ -38,8 +38,7 @@ typedef struct Thread {
 	bool ismain;
 	bool ownsched;          /* made with PTHREAD_EXPLICIT_SCHED */
 	bool exiting;           /* past its last cancellation point */
-	struct Thread *joiner;  /* who waits for it, for EDEADLK */
-	struct Thread *joining; /* whom it waits for */
+	struct Thread *joining; /* whom it waits for, for EDEADLK */
 	/* Signals: under siglock (signal.c), mask is the owner's. */
 	uint64_t mask;
 	uint64_t counted; /* the mask without what a running handler adds: sigs.nblocked has it */
