@@ -342,6 +342,36 @@ static void atfork_handlers(void)
 	CHECK_EQ(in_child(counting_child), 0);
 }
 
+static void *forks_nothing(void *arg)
+{
+	usleep(1000);
+	return arg;
+}
+
+static void *forks_without_handlers(void *arg)
+{
+	int status = -1;
+
+	memset(order, 0, sizeof order);
+	pid_t pid = _Fork();
+	REQUIRE(pid >= 0);
+	if (pid == 0)
+		_exit(order[0]                                                         ? 1
+		      : getpid() == gettid() && join(spawn(forks_nothing, arg)) == arg ? 42
+										       : 2);
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 42);
+	CHECK_EQ(order[0], 0);
+	return arg;
+}
+
+/* _Fork: the child is as whole, the handlers of pthread_atfork are left out. */
+static void without_handlers(void)
+{
+	forks_without_handlers(order);
+	join(spawn(forks_without_handlers, order));
+}
+
 /* Many children at once, waited for by threads. */
 static void *child_and_wait(void *arg)
 {
@@ -406,6 +436,7 @@ static const struct test_case cases[] = {
     {"threads_wait_for_children", threads_wait_for_children},
     {"parent_goes_on", parent_goes_on},
     {"atfork_handlers", atfork_handlers},
+    {"without_handlers", without_handlers},
 };
 
 TEST_MAIN(cases)

@@ -658,8 +658,13 @@ void blockkernel(void)
 
 void blockforkchild(void)
 {
+	/* libc's fork has emptied the list but for the caller; _Fork and clone have not. */
+	ListLink *user = tls.stackuser;
+	*tls.stacklock = 0;
+	user->next = user->prev = user;
+	linkblock(selfblock());
 	/* Blocks of the parent's goroutines stay where they are, like their stacks; free ones
-	 * are reused, relinked first since libc's fork has emptied the list. */
+	 * are reused, relinked first. */
 	arena.generation++;
 	if (isblock(selfblock()))
 		blocktail(selfblock())->generation = arena.generation + 1;
