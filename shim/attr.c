@@ -61,6 +61,11 @@ SHIM(int, pthread_getaffinity_np, pthread_t t, size_t n, cpu_set_t *set)
 	return 0;
 }
 
+SHIM(int, pthread_getaffinity_old, pthread_t t, cpu_set_t *set)
+{
+	return shim_pthread_getaffinity_np(t, sizeof *set, set);
+}
+
 /* For another thread than the caller: only it can wire itself. */
 static int pinself(Thread *th, unsigned why, const char *what)
 {
@@ -90,6 +95,11 @@ SHIM(int, pthread_setaffinity_np, pthread_t t, size_t n, const cpu_set_t *set)
 	if (th == curthread())
 		settle();
 	return r;
+}
+
+SHIM(int, pthread_setaffinity_old, pthread_t t, cpu_set_t *set)
+{
+	return shim_pthread_setaffinity_np(t, sizeof *set, set);
 }
 
 SHIM(int, pthread_getschedparam, pthread_t t, int *policy, struct sched_param *param)

@@ -65,6 +65,12 @@ SHIM(int, __register_atfork, void (*prepare)(void), void (*parent)(void), void (
 	return real.__register_atfork(prepare, parent, child, dso);
 }
 
+/* Of old programs; today's pthread_atfork is a part of the program itself. */
+SHIM(int, pthread_atfork, void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+	return shim___register_atfork(prepare, parent, child, NULL);
+}
+
 /* async-signal-safe: no handlers. */
 SHIM(pid_t, _Fork, void)
 {
@@ -235,6 +241,9 @@ EXECV(execvp, PARAMS(const char *file, char *const argv[]), real.execvp(file, ar
 EXECV(execvpe, PARAMS(const char *file, char *const argv[], char *const envp[]),
       real.execvpe(file, argv, envp))
 EXECV(fexecve, PARAMS(int fd, char *const argv[], char *const envp[]), real.fexecve(fd, argv, envp))
+EXECV(execveat,
+      PARAMS(int dir, const char *path, char *const argv[], char *const envp[], int flags),
+      real.execveat(dir, path, argv, envp, flags))
 
 /* The list of arguments, as an array on the stack. */
 #define COLLECT(argv, last, ap)         \

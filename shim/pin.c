@@ -197,6 +197,11 @@ SHIM(int, sched_getparam, pid_t tid, struct sched_param *param)
 	return real.sched_getparam(readable(tid), param);
 }
 
+SHIM(int, sched_rr_get_interval, pid_t tid, struct timespec *ts)
+{
+	return real.sched_rr_get_interval(readable(tid), ts);
+}
+
 SHIM(int, setpriority, __priority_which_t which, id_t who, int prio)
 {
 	long a[6] = {which, (pid_t)who, prio};
@@ -247,9 +252,27 @@ SHIM(int, personality, unsigned long p)
 	return (int)CHANGES(p == 0xffffffff ? 0 : PinMore, SYS_personality, (long)p);
 }
 
-SHIM(int, capset, void *header, const void *data)
+/* The header names a thread by its id, which is the kernel's then; and tells of the version it knows. */
+static long capcall(unsigned why, long nr, cap_user_header_t header, const void *data)
 {
-	return (int)CHANGES(PinMore, SYS_capset, (long)header, (long)data);
+	struct __user_cap_header_struct h = *header;
+	if (h.pid > 0)
+		h.pid = readable(h.pid);
+	long r = CHANGES(why, nr, (long)&h, (long)data);
+	header->version = h.version;
+	return r;
+}
+
+SHIM(int, capget, cap_user_header_t header, cap_user_data_t data)
+{
+	return (int)capcall(0, SYS_capget, header, data);
+}
+
+SHIM(int, capset, cap_user_header_t header, const cap_user_data_t data)
+{
+	if (getg() && ktidof(header->pid) == NONE)
+		return (int)errnoret(-EPERM); /* one's own alone can be set */
+	return (int)capcall(PinMore, SYS_capset, header, data);
 }
 
 SHIM(int, ioperm, unsigned long from, unsigned long num, int on)
@@ -421,7 +444,6 @@ static unsigned callwires(long nr, const long *a)
 	case SYS_setresuid:
 	case SYS_setresgid:
 	case SYS_setgroups:
-	case SYS_capset:
 	case SYS_unshare:
 	case SYS_setns:
 	case SYS_set_mempolicy:

@@ -66,6 +66,12 @@ bool rawcall(long nr, long *a, long *r)
 	case SYS_sigaltstack:
 		*r = shim_sigaltstack((const stack_t *)a[0], (stack_t *)a[1]);
 		return true;
+	case SYS_capget:
+		*r = shim_capget((cap_user_header_t)a[0], (cap_user_data_t)a[1]);
+		return true;
+	case SYS_capset:
+		*r = shim_capset((cap_user_header_t)a[0], (cap_user_data_t)a[1]);
+		return true;
 	case SYS_prctl: *r = shim_prctl((int)a[0], a[1], a[2], a[3], a[4]); return true;
 	case SYS_set_tid_address:
 		pin(PinSelf);

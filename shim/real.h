@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <link.h>
+#include <linux/capability.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
@@ -66,13 +67,17 @@ extern int __libc_start_main(int (*main)(int, char **, char **), int argc, char 
 /* (Before the size was an argument; set and get.) */
 extern int affinity_old(pthread_t t, cpu_set_t *set);
 extern int schedaffinity_old(pid_t tid, cpu_set_t *set);
-extern int capset(void *header, const void *data);
-extern int arch_prctl(int kind, unsigned long addr);
 /* (<pthread.h> has these only without -fexceptions.) */
 extern void __pthread_register_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_register_cancel_defer(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel_restore(__pthread_unwind_buf_t *buf);
+/* (System calls that are functions of libc.) */
+extern int capget(cap_user_header_t header, cap_user_data_t data);
+extern int capset(cap_user_header_t header, const cap_user_data_t data);
+extern int arch_prctl(int code, unsigned long addr);
+struct sigvec;
+extern int sigvec(int sig, const struct sigvec *vec, struct sigvec *old);
 struct __jmp_buf_tag;
 extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void),
 			     void *dso);

@@ -105,3 +105,46 @@ SHIM(int, siginterrupt, int sig, int interrupt)
 		return real.siginterrupt(sig, interrupt); /* libc's signal() has its own note */
 	return shim_sigaction(sig, &sa, NULL);
 }
+
+/* A stack of unknown size: libc takes its address for that. */
+SHIM(int, sigstack, struct sigstack *ss, struct sigstack *old)
+{
+	stack_t new = {.ss_sp = ss ? ss->ss_sp : NULL, .ss_size = ss ? (size_t)ss->ss_sp : 0},
+		before;
+	if (shim_sigaltstack(ss ? &new : NULL, &before) < 0)
+		return -1;
+	if (old) {
+		old->ss_sp = before.ss_sp;
+		old->ss_onstack = (before.ss_flags & SS_ONSTACK) != 0;
+	}
+	return 0;
+}
+
+/* No header has had these since glibc 2.21. */
+struct sigvec {
+	sighandler_t handler;
+	int mask, flags;
+};
+enum { SvOnStack = 1, SvInterrupt = 2, SvResetHand = 4 };
+
+SHIM(int, sigvec, int sig, const struct sigvec *vec, struct sigvec *old)
+{
+	struct sigaction sa = {.sa_handler = NULL}, before;
+	if (vec) {
+		sa.sa_handler = vec->handler;
+		sa.sa_flags = (vec->flags & SvOnStack ? SA_ONSTACK : 0) |
+			      (vec->flags & SvInterrupt ? 0 : SA_RESTART) |
+			      (vec->flags & SvResetHand ? (int)SA_RESETHAND : 0);
+		bitsset(&sa.sa_mask, (uint32_t)vec->mask);
+	}
+	if (shim_sigaction(sig, vec ? &sa : NULL, &before) < 0)
+		return -1;
+	if (old) {
+		old->handler = before.sa_handler;
+		old->mask = (int)setbits(&before.sa_mask);
+		old->flags = (before.sa_flags & SA_ONSTACK ? SvOnStack : 0) |
+			     (before.sa_flags & SA_RESTART ? 0 : SvInterrupt) |
+			     (before.sa_flags & (int)SA_RESETHAND ? SvResetHand : 0);
+	}
+	return 0;
+}
