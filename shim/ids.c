@@ -20,8 +20,9 @@
 #include <grp.h>
 #include <pwd.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
-enum { SIGSETXID = 33, MAXTIDS = 8192, GETDENTS64 = 217 };
+enum { SIGSETXID = 33, MAXTIDS = 1 << 17, GETDENTS64 = 217 };
 
 /* The command under way; one at a time (idslock). */
 static struct {
@@ -32,21 +33,65 @@ static struct {
 	_Atomic long failed;
 } ids;
 
-/* The last command a thread has made; in its own block: an M's, not a goroutine's. */
+/*
+ * The last command that a thread has made, by its tid: what it has of its own is a goroutine's. Places
+ * are taken by the one who commands, before he asks.
+ */
+enum { Gone = -1 };
 static struct {
 	_Atomic int tid;
 	_Atomic uint32_t seq;
 } made[MAXTIDS];
+static int ntids; /* taken since the last sweep */
 
-static int slotof(int tid)
+static int placeof(int tid)
 {
 	for (int i = 0; i < MAXTIDS; i++) {
-		int at = (tid + i) % MAXTIDS, have = atomic_load(&made[at].tid), zero = 0;
-		if (have == tid ||
-		    (have == 0 && atomic_compare_exchange_strong(&made[at].tid, &zero, tid)))
+		int at = (tid + i) % MAXTIDS, have = atomic_load(&made[at].tid);
+		if (have == tid)
 			return at;
+		if (have == 0)
+			break;
 	}
 	return -1;
+}
+
+static int takeplace(int tid)
+{
+	int at = placeof(tid);
+	for (int i = 0; i < MAXTIDS && at < 0; i++) {
+		int here = (tid + i) % MAXTIDS;
+		if (atomic_load(&made[here].tid) <= 0)
+			at = here;
+	}
+	if (at < 0)
+		throw("set*id: too many kernel threads");
+	if (atomic_load(&made[at].tid) != tid) {
+		atomic_store(&made[at].seq, 0);
+		atomic_store(&made[at].tid, tid);
+		ntids++;
+	}
+	return at;
+}
+
+static bool isgone(int tid)
+{
+	return sys3(SYS_tgkill, sys0(SYS_getpid), tid, 0) != 0;
+}
+
+/* Gives up the places of threads that have ended, when there are many. */
+static void sweep(void)
+{
+	if (ntids < MAXTIDS / 2)
+		return;
+	ntids = 0;
+	for (int i = 0; i < MAXTIDS; i++) {
+		int tid = atomic_load(&made[i].tid);
+		if (tid > 0 && isgone(tid))
+			atomic_store(&made[i].tid, Gone);
+		else
+			ntids += tid > 0;
+	}
 }
 
 static void handler(int sig, siginfo_t *info, void *ctx)
@@ -55,13 +100,14 @@ static void handler(int sig, siginfo_t *info, void *ctx)
 	(void)ctx;
 	if (info->si_code != SI_TKILL || info->si_pid != (pid_t)sys0(SYS_getpid))
 		return;
-	int at = slotof((int)sys0(SYS_gettid));
+	int at = placeof((int)sys0(SYS_gettid));
 	uint32_t seq = atomic_load(&ids.seq);
-	if (at < 0 || atomic_exchange(&made[at].seq, seq) == seq)
+	if (at < 0 || atomic_load(&made[at].seq) == seq)
 		return; /* asked twice */
 	long r = sys3(ids.nr, ids.a, ids.b, ids.c);
 	if (r < 0)
 		atomic_store(&ids.failed, r);
+	atomic_store(&made[at].seq, seq);
 	atomic_fetch_add(&ids.acks, 1);
 	sys3(SYS_futex, (long)&ids.acks, 129, INT32_MAX);
 }
@@ -79,30 +125,31 @@ static void install(void)
 	sys4(SYS_rt_sigaction, SIGSETXID, (long)&k, 0, 8);
 }
 
-/* Calls fn for each kernel thread of the process. False: /proc isn't there. */
-static bool eachtask(void (*fn)(int tid))
+/* Calls fn for each kernel thread of the process: how many. -1: /proc isn't there. */
+static int eachtask(long dir, void (*fn)(int tid))
 {
 	char buf[4096];
-	long fd = sys3(SYS_open, (long)"/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
+	int seen = 0;
 	long n;
-	while ((n = sys3(GETDENTS64, fd, (long)buf, sizeof buf)) > 0) {
+	if (sys3(SYS_lseek, dir, 0, SEEK_SET) < 0)
+		return -1;
+	while ((n = sys3(GETDENTS64, dir, (long)buf, sizeof buf)) > 0) {
 		for (long at = 0; at < n;) {
 			struct dirent64 *d = (struct dirent64 *)(buf + at);
 			int tid = 0;
 			for (char *s = d->d_name; *s >= '0' && *s <= '9'; s++)
 				tid = tid * 10 + (*s - '0');
-			if (tid)
+			if (tid) {
 				fn(tid);
+				seen++;
+			}
 			at += d->d_reclen;
 		}
 	}
-	sys1(SYS_close, fd);
-	return n == 0;
+	return n == 0 ? seen : -1;
 }
 
-static _Atomic int asked;
+static int asked;
 
 static void ask(int tid)
 {
@@ -110,39 +157,71 @@ static void ask(int tid)
 		return;
 	if (tid == (int)sys0(SYS_getpid) && atomic_load(&mainended) == forkgen)
 		return; /* it can still be signalled, but nobody is there */
-	int at = slotof(tid);
-	if (at < 0 || atomic_load(&made[at].seq) == atomic_load(&ids.seq))
+	int at = takeplace(tid);
+	if (atomic_load(&made[at].seq) == atomic_load(&ids.seq))
 		return;
-	if (sys3(SYS_tgkill, sys0(SYS_getpid), tid, SIGSETXID) == 0)
-		atomic_fetch_add(&asked, 1);
-	else
-		atomic_store(&made[at].tid, 0); /* it is gone */
+	asked++;
+	if (sys3(SYS_tgkill, sys0(SYS_getpid), tid, SIGSETXID) != 0)
+		atomic_store(&made[at].tid, Gone);
+}
+
+/* Asks all that have not made the call. True: a look at all threads found none. */
+static bool askall(long dir, int rounds)
+{
+	enum { PATIENCE = 100 };
+	struct stat st;
+	asked = 0;
+	int seen = dir < 0 ? -1 : eachtask(dir, ask);
+	if (seen < 0)
+		eachkernelthread(ask);
+	/* The kernel passes some by when others end meanwhile. (Not all systems count links.) */
+	else if (rounds < PATIENCE && fstat((int)dir, &st) == 0 && seen + 2 != (int)st.st_nlink)
+		return false;
+	return asked == 0;
 }
 
 /* Has all other threads make the system call that the caller has made. */
 static void broadcast(void)
 {
-	/* Until a look finds nobody who has not: threads may be made meanwhile by one
-	 * that had not been asked yet. */
+	long dir = sys3(SYS_open, (long)"/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	sweep();
+	/* Threads may be made meanwhile by one that had not been asked yet. */
 	for (int rounds = 0;; rounds++) {
-		atomic_store(&asked, 0);
 		uint32_t acks = atomic_load(&ids.acks);
-		if (!eachtask(ask))
-			eachkernelthread(ask);
-		if (atomic_load(&asked) == 0)
+		if (askall(dir, rounds) && askall(dir, rounds))
 			break;
 		struct timespec ts = {0, 1000000};
 		sys4(SYS_futex, (long)&ids.acks, 128, acks, (long)&ts);
 	}
+	if (dir >= 0)
+		sys1(SYS_close, dir);
 	if (atomic_load(&ids.failed))
 		throw("set*id: one thread's credentials could not be changed as the others'");
+}
+
+/* The command under way is another's: its signal must reach the caller meanwhile, and no other may
+ * find the caller with the lock. */
+static uint64_t begin(void)
+{
+	uint64_t others = ~(1ull << (SIGSETXID - 1)), mask = 0;
+	if (!getg())
+		sys4(SYS_rt_sigprocmask, SIG_BLOCK, (long)&others, (long)&mask, 8);
+	while (atomic_exchange(&ids.lock, 1))
+		getg() ? gosched() : (void)sys0(SYS_sched_yield);
+	return mask;
+}
+
+static void end(uint64_t mask)
+{
+	atomic_store(&ids.lock, 0);
+	if (!getg())
+		sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, 8);
 }
 
 /* The system call on all threads: its result on the caller. */
 static int onall(long nr, long a, long b, long c)
 {
-	while (atomic_exchange(&ids.lock, 1))
-		getg() ? gosched() : (void)sys0(SYS_sched_yield);
+	uint64_t mask = begin();
 	/* On one kernel thread to its end. */
 	lockOSThread();
 	ids.nr = nr;
@@ -159,7 +238,7 @@ static int onall(long nr, long a, long b, long c)
 		exitsyscall();
 	}
 	unlockOSThread();
-	atomic_store(&ids.lock, 0);
+	end(mask);
 	return (int)errnoret(r);
 }
 
