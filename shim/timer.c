@@ -15,20 +15,33 @@
 
 enum { TIMERS = 4096, Claimed = 1, Deleted = 0x7ffffffe };
 
-/* tid 0: free. The rest is written between the claim and the tid. One that was deleted
- * keeps its number, for signals of it that are still on their way: natively there are none. */
+/*
+ * owner: the generation of the process (forkgen) and a tid, in one word, since a child of fork inherits
+ * the table but no timer: what is of an older generation is free, as 0 is. The id is written between the claim and
+ * the tid. One that was deleted keeps its number, for signals of it that are still on their way: natively
+ * there are none.
+ */
 static struct {
-	_Atomic uint32_t tid;
+	_Atomic uint64_t owner;
 	_Atomic int id;
-	_Atomic uint32_t fork;
 } timers[TIMERS];
+
+static uint64_t ownedby(uint32_t tid)
+{
+	return (uint64_t)forkgen << 32 | tid;
+}
+
+/* 0: nobody's in this process. */
+static uint32_t ownertid(uint64_t owner)
+{
+	return owner >> 32 == ownedby(0) >> 32 ? (uint32_t)owner : 0;
+}
 
 uint32_t timertarget(int id)
 {
 	for (int i = 0; i < TIMERS; i++) {
-		uint32_t tid = atomic_load(&timers[i].tid);
-		if (tid > Claimed && atomic_load(&timers[i].id) == id &&
-		    atomic_load(&timers[i].fork) == forkgen)
+		uint32_t tid = ownertid(atomic_load(&timers[i].owner));
+		if (tid > Claimed && atomic_load(&timers[i].id) == id)
 			return tid;
 	}
 	return 0;
@@ -37,24 +50,25 @@ uint32_t timertarget(int id)
 /* The number is a new timer's. */
 static void forget(int id)
 {
-	uint32_t deleted = Deleted;
-	for (int i = 0; i < TIMERS; i++, deleted = Deleted)
-		if (atomic_load(&timers[i].tid) == Deleted && atomic_load(&timers[i].id) == id)
-			atomic_compare_exchange_strong(&timers[i].tid, &deleted, 0);
+	for (int i = 0; i < TIMERS; i++) {
+		uint64_t deleted = ownedby(Deleted);
+		if (atomic_load(&timers[i].owner) == deleted && atomic_load(&timers[i].id) == id)
+			atomic_compare_exchange_strong(&timers[i].owner, &deleted, 0);
+	}
 }
 
 /* again: places of deleted timers may be taken as well. */
 static bool remember(int id, uint32_t tid, bool again)
 {
 	for (int i = 0; i < TIMERS; i++) {
-		uint32_t old = atomic_load(&timers[i].tid);
-		if (old && !(again && old == Deleted) && atomic_load(&timers[i].fork) == forkgen)
+		uint64_t owner = atomic_load(&timers[i].owner);
+		uint32_t old = ownertid(owner);
+		if (old && !(again && old == Deleted))
 			continue;
-		if (!atomic_compare_exchange_strong(&timers[i].tid, &old, Claimed))
+		if (!atomic_compare_exchange_strong(&timers[i].owner, &owner, ownedby(Claimed)))
 			continue;
 		atomic_store(&timers[i].id, id);
-		atomic_store(&timers[i].fork, forkgen);
-		atomic_store(&timers[i].tid, tid);
+		atomic_store(&timers[i].owner, ownedby(tid));
 		return true;
 	}
 	return false;
@@ -90,7 +104,8 @@ SHIM(int, timer_delete, timer_t timer)
 {
 	int r = real.timer_delete(timer), id = (int)(intptr_t)timer;
 	for (int i = 0; r == 0 && i < TIMERS; i++)
-		if (atomic_load(&timers[i].tid) > Claimed && atomic_load(&timers[i].id) == id)
-			atomic_store(&timers[i].tid, Deleted);
+		if (ownertid(atomic_load(&timers[i].owner)) > Claimed &&
+		    atomic_load(&timers[i].id) == id)
+			atomic_store(&timers[i].owner, ownedby(Deleted));
 	return r;
 }
