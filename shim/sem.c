@@ -167,16 +167,19 @@ static int wait_shared(Sem *s, Limit limit)
 
 /* --- the interface --------------------------------------------------------------------- */
 
-static int semwait(Sem *s, Limit limit)
+static noinline_fn int wait_slow(Sem *s, Limit limit)
 {
-	testcancel();
-	if (take(s))
-		return 0;
 	int err = s->shared ? wait_shared(s, limit) : wait_private(s, limit);
 	if (err == 0)
 		return 0;
 	errno = err;
 	return -1;
+}
+
+static inline int semwait(Sem *s, Limit limit)
+{
+	testcancel();
+	return likely(take(s)) ? 0 : wait_slow(s, limit);
 }
 
 SHIM(int, sem_wait, sem_t *ps)
@@ -198,16 +201,6 @@ SHIM(int, sem_timedwait, sem_t *ps, const struct timespec *abs)
 	return shim_sem_clockwait(ps, CLOCK_REALTIME, abs);
 }
 
-static noinline_fn int post_slow(Sem *s, uint64_t d)
-{
-	if (value(d) == SEM_VALUE_MAX) {
-		errno = EOVERFLOW;
-		return -1;
-	}
-	semaready(s, 1, NULL, postdone, s, ParkHandoff);
-	return 0;
-}
-
 static noinline_fn int wakeshared(Sem *s)
 {
 	KEEP_ERRNO;
@@ -215,15 +208,34 @@ static noinline_fn int wakeshared(Sem *s)
 	return 0;
 }
 
-SHIM(int, sem_post, sem_t *ps)
+/* There are waiters, or as many tokens as there may be. */
+static noinline_fn int post_slow(Sem *s)
 {
-	Sem *s = (Sem *)ps;
 	int shared = s->shared; /* after the post the object may be gone */
 	uint64_t d = atomic_load_explicit(&s->data, memory_order_relaxed);
 	do {
-		if (unlikely(value(d) == SEM_VALUE_MAX || (d >= WAITER && !shared)))
-			return post_slow(s, d);
+		if (value(d) == SEM_VALUE_MAX) {
+			errno = EOVERFLOW;
+			return -1;
+		}
+		if (!shared && d >= WAITER) {
+			semaready(s, 1, NULL, postdone, s, ParkHandoff);
+			return 0;
+		}
 	} while (!atomic_compare_exchange_weak_explicit(&s->data, &d, d + 1, memory_order_release,
 							memory_order_relaxed));
-	return unlikely(d >= WAITER) ? wakeshared(s) : 0;
+	return d >= WAITER ? wakeshared(s) : 0;
+}
+
+SHIM(int, sem_post, sem_t *ps)
+{
+	Sem *s = (Sem *)ps;
+	uint64_t d = atomic_load_explicit(&s->data, memory_order_relaxed);
+	while (likely(d < SEM_VALUE_MAX)) {
+		if (likely(atomic_compare_exchange_weak_explicit(&s->data, &d, d + 1,
+								 memory_order_release,
+								 memory_order_relaxed)))
+			return 0;
+	}
+	return post_slow(s);
 }
