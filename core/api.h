@@ -232,6 +232,8 @@ typedef struct Place {
 	uintptr_t pc, sp, bp;
 } Place;
 void entersyscallat(const Place *where);
+/* What tracebacks are to say of the caller meanwhile. */
+void gosetwait(WaitReason why);
 /* Of the caller of the function that says this. */
 #define CALLERSPLACE()                                       \
 	((Place){(uintptr_t)__builtin_return_address(0),     \
@@ -357,5 +359,8 @@ noreturn_fn void throw(const char *what);
 /* Writes one line "goshim: ..." to stderr; no malloc, no stdio. %s %d %x %p
  * take const char *, int64_t, uint64_t, void *. */
 void warn(const char *fmt, ...);
+/* Should deadlocks be looked for? One was found, and told of: ends the process, if it is to end then. */
+bool deadlockwanted(void);
+void deadlockfound(void);
 
 #endif

@@ -43,7 +43,12 @@ typedef struct Host {
 	void (*sysmontick)(void);
 	bool (*signalspending)(void);    /* sysmontick has something to do */
 	void (*sysmonsleep)(int64_t ns); /* may end early for a signal */
-	noreturn_fn void (*die)(void);   /* abort natively: SIGABRT by default action */
+	/* Has the program a handler for a signal that may come from outside? */
+	bool (*handlers)(void);
+	/* Is there anybody who could wake a goroutine and is neither one nor sysmon: another kernel thread of the
+	 * process (known: the scheduler's), another process in this memory? True if that can't be told. */
+	bool (*outsiders)(bool (*known)(int tid));
+	noreturn_fn void (*die)(void); /* abort natively: SIGABRT by default action */
 	/* Writes the name that the program has given to a goroutine to buf; "": none. */
 	void (*describe)(G *gp, char *buf, size_t n);
 	/*

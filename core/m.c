@@ -366,6 +366,7 @@ void stopm(void) UNCHECKED_ROLES
 	lock(&sched.lock);
 	mput_locked(mp);
 	unlock(&sched.lock);
+	lastidle();
 	notesleep(&mp->park);
 	noteclear(&mp->park);
 	P *pp = mp->nextp;
@@ -469,6 +470,7 @@ void stoplockedm(void) UNCHECKED_ROLES
 		throw("stoplockedm: inconsistent locking");
 	if (getp(mp))
 		handoffp(releasep(mp));
+	lastidle();
 	notesleep(&mp->park);
 	noteclear(&mp->park);
 	if (readgstatus(mp->lockedg) != Grunnable)
@@ -537,6 +539,7 @@ void mexit(M *mp, bool mainstoo) UNCHECKED_ROLES
 {
 	mp->lockedg = NULL;
 	handoffp(releasep(mp));
+	lastidle();
 	if (atomic_load(&mp->tid) != sched.pid)
 		mend(mp);
 	if (!mainstoo) {

@@ -316,8 +316,17 @@ static inline void sysmonneeded(void)
 		wakesysmon();
 }
 M *acquirem_slow(G *gp);
+uint32_t schedticks(void); /* changes when goroutines are run */
 
 void sysmonforkchild(void);
+
+/* asleep.c */
+void lastidle(void); /* called by an M that stops: it may be the last */
+bool asleepasked(void);
+/* sysmon with nothing else to do: reports that all goroutines sleep for ever. When to call it
+ * again, at the latest. */
+int64_t asleepcheck(int64_t now);
+void asleepforkchild(void);
 
 /* syscall.c: a goroutine without a P gets one, or waits for one on the global queue */
 void exitsyscall0(G *gp);

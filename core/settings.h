@@ -9,12 +9,20 @@
 
 enum { MAXPROCS = 1024 };
 
+/* What is done about deadlocks. */
+typedef enum Deadlock {
+	DeadlockReport,
+	DeadlockAbort, /* report, then end as by abort() */
+	DeadlockOff,
+} Deadlock;
+
 /* From GOSHIM= and GOMAXPROCS; set before schedinit, read only after. */
 typedef struct Debug {
 	int64_t schedtrace; /* ms between lines; 0: none */
 	bool scheddetail;
-	bool storm;          /* preempt everything every 100 us */
-	bool exitstats;      /* one line of counters at exit */
+	bool storm;     /* preempt everything every 100 us */
+	bool exitstats; /* one line of counters at exit */
+	Deadlock deadlock;
 	bool nofsgsbase;     /* as if user code could not write FS base */
 	int64_t slice;       /* ns before a runner is preempted */
 	int64_t sysmon;      /* ns, longest tick while there is work; 0: default */

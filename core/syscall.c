@@ -148,6 +148,12 @@ void exitsyscall(void)
 		reexitsyscall();
 }
 
+void gosetwait(WaitReason why)
+{
+	if (getg())
+		getg()->waitreason = why;
+}
+
 /* acquirem found no P: sysmon has taken it, or is about to. */
 M *acquirem_slow(G *gp)
 {

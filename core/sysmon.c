@@ -217,7 +217,7 @@ static void poll(int64_t now)
 }
 
 /* Changes when goroutines are run. */
-static uint32_t schedticks(void)
+uint32_t schedticks(void)
 {
 	uint32_t n = 0;
 	for (int32_t i = 0; i < sched.gomaxprocs; i++)
@@ -232,7 +232,7 @@ static void deepsleep(int64_t until)
 	atomic_store(&sched.sysmonwait, 1);
 	/* Whoever queued work before it could see sysmonwait is seen here. */
 	if (workqueued() || atomic_load(&sched.intrpending) || atomic_load(&sched.gcwaiting) ||
-	    host.signalspending()) {
+	    asleepasked() || host.signalspending()) {
 		if (atomic_exchange(&sched.sysmonwait, 0) == 0)
 			notesleep(&sched.sysmonnote); /* a waker is on its way */
 		return;
@@ -289,6 +289,7 @@ void wakesysmon(void)
 
 void sysmonforkchild(void)
 {
+	asleepforkchild();
 }
 
 void sysmon(void *unused)
@@ -324,7 +325,8 @@ void sysmon(void *unused)
 			tick = TICKMIN < tickmax ? TICKMIN : tickmax;
 			if (debug.storm)
 				until = now + 10 * STORM;
-			deepsleep(until);
+			int64_t look = asleepcheck(now);
+			deepsleep(look < until ? look : until);
 			continue;
 		}
 		if (retake(now))

@@ -340,7 +340,7 @@ static void printheader(G *gp, GStatus s, const char *what)
 	out("goroutine %d ", gp->goid);
 	if (name[0])
 		out("\"%s\" ", name);
-	out("[%s", s == Gwaiting ? waitreasonstr(gp->waitreason) : what);
+	out("[%s", s == Gwaiting || gp->waitreason ? waitreasonstr(gp->waitreason) : what);
 	int64_t minutes = (nanotime() - gp->waitsince) / 1000000000 / MINUTE;
 	if (s == Gwaiting && minutes >= 1)
 		out(", %d minutes", minutes);

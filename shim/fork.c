@@ -28,6 +28,7 @@ static void forkchild(Thread *self)
 	schedrestartable();
 	self->tid = selftid();
 	threadforkchild(self);
+	deadlockforkchild();
 	self->bracket = 0;
 	atomic_store(&self->native, 0);
 	self->wired = 0;
@@ -110,6 +111,8 @@ SHIM(int, clone, int (*fn)(void *), void *stack, int flags, void *arg, ...)
 	void *block = va_arg(ap, void *);
 	pid_t *ctid = va_arg(ap, pid_t *);
 	va_end(ap);
+	if (flags & CLONE_VM)
+		sharesmemory();
 	if (!getg() || !fn || !stack)
 		return real.clone(fn, stack, flags, arg, ptid, block, ctid);
 	if (!(flags & CLONE_VM)) {

@@ -19,7 +19,10 @@
 
 #include "deadline.h"
 #include "pin.h"
+#include "sched.h"
 #include "signal.h"
+
+#include <sched.h>
 
 typedef struct FutexWait {
 	_Atomic uint32_t *word;
@@ -173,10 +176,13 @@ SHIM(long, syscall, long nr, ...)
 			return errnoret(r);
 		break;
 	/* Two processes return from these, or one that shares our stack. */
-	case SYS_fork:
-	case SYS_vfork:
 	case SYS_clone:
 	case SYS_clone3:
+		if (nr == SYS_clone3 || (a[0] & CLONE_VM))
+			sharesmemory();
+		__attribute__((fallthrough));
+	case SYS_fork:
+	case SYS_vfork:
 	case SYS_rt_sigreturn:
 	case SYS_exit_group: return real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 	}

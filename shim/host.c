@@ -356,6 +356,8 @@ static void sethost(void)
 	    .unwind = unwindstack,
 	    .symbolize = symbolize,
 	    .creator = creator,
+	    .handlers = hashandlers,
+	    .outsiders = hasoutsiders,
 	    .die = dieabort,
 	    .clock_gettime = clocknow,
 	    .fsgsbase = getauxval(AT_HWCAP2) & 2,

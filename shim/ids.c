@@ -149,6 +149,24 @@ static int eachtask(long dir, void (*fn)(int tid))
 	return n == 0 ? seen : -1;
 }
 
+/* The kernel passes some by when others end meanwhile. (Not all systems count links.) */
+static bool sawall(long dir, int seen)
+{
+	struct stat st;
+	return fstat((int)dir, &st) == 0 && seen + 2 == (int)st.st_nlink;
+}
+
+bool alltasks(void (*fn)(int tid))
+{
+	long dir = sys3(SYS_open, (long)"/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	bool all = false;
+	for (int tries = 0; dir >= 0 && !all && tries < 5; tries++)
+		all = sawall(dir, eachtask(dir, fn));
+	if (dir >= 0)
+		sys1(SYS_close, dir);
+	return all;
+}
+
 static int asked;
 
 static void ask(int tid)
@@ -169,13 +187,11 @@ static void ask(int tid)
 static bool askall(long dir, int rounds)
 {
 	enum { PATIENCE = 100 };
-	struct stat st;
 	asked = 0;
 	int seen = dir < 0 ? -1 : eachtask(dir, ask);
 	if (seen < 0)
 		eachkernelthread(ask);
-	/* The kernel passes some by when others end meanwhile. (Not all systems count links.) */
-	else if (rounds < PATIENCE && fstat((int)dir, &st) == 0 && seen + 2 != (int)st.st_nlink)
+	else if (rounds < PATIENCE && !sawall(dir, seen))
 		return false;
 	return asked == 0;
 }

@@ -41,6 +41,7 @@ static const struct Key {
 	int64_t min, max;
 	const char *allowed;
 	void (*set)(int64_t);
+	const char *const *words; /* the values, if they are no numbers: from 0 on, to NULL */
 } keys[];
 
 static void setschedtrace(int64_t v)
@@ -88,17 +89,42 @@ static void setkblock(int64_t v)
 	debug.maxkblocked = v;
 }
 
+static void setdeadlock(int64_t v)
+{
+	debug.deadlock = (Deadlock)v;
+}
+
+static const char *const deadlockwords[] =
+    {[DeadlockReport] = "report", [DeadlockAbort] = "abort", [DeadlockOff] = "off", NULL};
+
 static const struct Key keys[] = {
-    {"schedtrace", 1, 3600000, "ms between lines, 1 to 3600000", setschedtrace},
-    {"scheddetail", 0, 1, "0 or 1", setscheddetail},
-    {"storm", 0, 1, "0 or 1", setstorm},
-    {"exitstats", 0, 1, "0 or 1", setexitstats},
-    {"slice", 100, 10000000, "us before a runner is preempted, 100 to 10000000", setslice},
-    {"sysmon", 100, 1000000, "us of sysmon's longest tick, 100 to 1000000", setsysmon},
-    {"maxthreads", 8, 100000, "kernel threads at most, 8 to 100000", setmaxm},
-    {"kernelwaits", 0, 10000, "threads that may wait in the kernel itself, 0 to 10000", setkblock},
-    {"nofsgsbase", 0, 1, "0 or 1", setnofsgsbase},
+    {"schedtrace", 1, 3600000, "ms between lines, 1 to 3600000", setschedtrace, NULL},
+    {"scheddetail", 0, 1, "0 or 1", setscheddetail, NULL},
+    {"storm", 0, 1, "0 or 1", setstorm, NULL},
+    {"exitstats", 0, 1, "0 or 1", setexitstats, NULL},
+    {"slice", 100, 10000000, "us before a runner is preempted, 100 to 10000000", setslice, NULL},
+    {"sysmon", 100, 1000000, "us of sysmon's longest tick, 100 to 1000000", setsysmon, NULL},
+    {"maxthreads", 8, 100000, "kernel threads at most, 8 to 100000", setmaxm, NULL},
+    {"kernelwaits", 0, 10000, "threads that may wait in the kernel itself, 0 to 10000", setkblock,
+     NULL},
+    {"nofsgsbase", 0, 1, "0 or 1", setnofsgsbase, NULL},
+    {"deadlock", 0, 0, "report, abort or off", setdeadlock, deadlockwords},
 };
+
+static bool word(const char *s, size_t n, const char *const *words, int64_t *out)
+{
+	for (int i = 0; words[i]; i++) {
+		*out = i;
+		if (strlen(words[i]) == n && !memcmp(words[i], s, n))
+			return true;
+	}
+	return false;
+}
+
+static bool value(const struct Key *key, const char *s, size_t n, int64_t *out)
+{
+	return key->words ? word(s, n, key->words, out) : number(s, n, key->min, key->max, out);
+}
 
 /* The names of all keys, for the message. */
 static void keynames(char *buf, size_t size)
@@ -130,9 +156,9 @@ static void setting(const char *s, size_t n)
 		int64_t v = 1;
 		if (strlen(keys[i].name) != nkey || memcmp(keys[i].name, s, nkey))
 			continue;
-		if (eq && !number(eq + 1, n - nkey - 1, keys[i].min, keys[i].max, &v))
+		if (eq && !value(&keys[i], eq + 1, n - nkey - 1, &v))
 			warn("GOSHIM=%s: ignored; allowed: %s", text, keys[i].allowed);
-		else if (!eq && keys[i].min > 1)
+		else if (!eq && (keys[i].min > 1 || keys[i].words))
 			warn("GOSHIM=%s: ignored; needs a value: %s", text, keys[i].allowed);
 		else
 			keys[i].set(v);

@@ -63,6 +63,18 @@ typedef struct Waiter {
 	bool granted;  /* unlocker, under the queue's lock: the mutex is yours */
 } Waiter;
 
+static inline int kindof(const Mutex *m)
+{
+	return atomic_load_explicit(&m->kind, memory_order_relaxed);
+}
+
+/* One of ours that its owner alone can unlock. */
+static inline bool checksowner(int kind)
+{
+	int type = kind & KindTypeMask;
+	return type == PTHREAD_MUTEX_RECURSIVE || type == PTHREAD_MUTEX_ERRORCHECK;
+}
+
 static inline uint32_t wokennow(void)
 {
 	return forkgen << WokenShift;
@@ -141,7 +153,7 @@ static bool lock_try(Mutex *m, bool woken)
  * Waits for the mutex: 0, ETIMEDOUT, or EINVAL for a bad time. Signal handlers of
  * the goroutine run meanwhile; the wait goes on after them.
  */
-static noinline_fn int lock_slow(Mutex *m, Limit limit)
+static int waitlock(Mutex *m, Limit limit, LockWait *lw)
 {
 	Waiter w = {.m = m};
 	int64_t deadline = FOREVER;
@@ -157,6 +169,8 @@ static noinline_fn int lock_slow(Mutex *m, Limit limit)
 			lockcontended(m, WaitMutex, &m->contended);
 			deadline = deadlineat(limit.clock, limit.abs);
 		}
+		if (!limit.abs)
+			lockwait(lw);
 		int r = semapark(m, lockcheck, NULL, &w, (uintptr_t)&w, WaitMutex, deadline, flags);
 		switch (r) {
 		case 0:
@@ -170,12 +184,27 @@ static noinline_fn int lock_slow(Mutex *m, Limit limit)
 				return ETIMEDOUT;
 			deadline = deadlineat(limit.clock, limit.abs);
 			break;
-		case -EINTR: (void)sigdeliver(true); break;
+		case -EINTR:
+			lockwaitends(lw);
+			(void)sigdeliver(true);
+			break;
 		default: throw("mutex: semapark failed");
 		}
 		/* It has been in the queue: back to its head. */
 		flags |= ParkLIFO;
 	}
+}
+
+static noinline_fn int lock_slow(Mutex *m, Limit limit)
+{
+	LockWait lw = {.lock = m,
+		       .owner = &m->owner,
+		       .why = WaitMutex,
+		       .strict = checksowner(kindof(m)),
+		       .relock = m->heldright};
+	int err = waitlock(m, limit, &lw);
+	lockwaitends(&lw);
+	return err;
 }
 
 typedef struct Unlock {
@@ -210,6 +239,11 @@ static void unlockdone(void *arg, int woken, int left)
 static noinline_fn void unlock_slow(Mutex *m)
 {
 	uint32_t v = atomic_load_explicit(&m->word, memory_order_relaxed);
+	bool recursive = (kindof(m) & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE;
+	if (unlikely(!recursive && m->count != selftid()))
+		lockhanded();
+	else if (unlikely(!m->heldright))
+		m->heldright = true;
 	while (v & Locked) {
 		if ((v & Waiters) && (v & WokenMask) != wokennow()) {
 			Unlock u = {.m = m, .now = nanotime()};
@@ -256,11 +290,6 @@ static void sharedunlock(Mutex *m)
 
 /* --- owners ----------------------------------------------------------------------------- */
 
-static inline int kindof(const Mutex *m)
-{
-	return atomic_load_explicit(&m->kind, memory_order_relaxed);
-}
-
 /* Of our protocol, and without a check of the owner. */
 static inline bool isplain(int kind)
 {
@@ -306,12 +335,22 @@ static inline int relock(Mutex *m, int kind)
 	return -1;
 }
 
-/* The caller has got the mutex. Its count matters for recursive ones only. */
+/* The caller has got the mutex, not a recursive one. */
 static inline int locked(Mutex *m, uint32_t users)
 {
-	setowner(m, selftid());
-	m->count = 1;
+	uint32_t tid = selftid();
+	setowner(m, tid);
+	m->count = tid;
 	m->nusers += users;
+	return 0;
+}
+
+/* Any. */
+static inline int lockedkind(Mutex *m, int kind, uint32_t users)
+{
+	locked(m, users);
+	if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE)
+		m->count = 1;
 	return 0;
 }
 
@@ -385,7 +424,7 @@ static noinline_fn int lock_kinds(Mutex *m, Limit limit, uint32_t users)
 	} else {
 		return wiredlock((pthread_mutex_t *)m, limit, true, users);
 	}
-	return err ? err : locked(m, users);
+	return err ? err : lockedkind(m, kind, users);
 }
 
 /* The kinds that are not ours. */
@@ -427,13 +466,15 @@ SHIM(int, pthread_mutex_lock, pthread_mutex_t *pm)
 	Mutex *m = (Mutex *)pm;
 	int kind = kindof(m);
 	if (unlikely(!isplain(kind))) {
-		if (!isours(kind))
-			return lock_kinds(m, (Limit){0}, 1);
-		int err = relock(m, kind);
+		int err = isours(kind) ? relock(m, kind) : -1;
 		if (err >= 0)
 			return err;
+		if (isours(kind) && lock_fast(m))
+			return lockedkind(m, kind, 1);
+	} else if (likely(lock_fast(m))) {
+		return locked(m, 1);
 	}
-	return likely(lock_fast(m)) ? locked(m, 1) : lock_kinds(m, (Limit){0}, 1);
+	return lock_kinds(m, (Limit){0}, 1);
 }
 
 SHIM(int, pthread_mutex_clocklock, pthread_mutex_t *pm, clockid_t clock, const struct timespec *abs)
@@ -456,7 +497,7 @@ SHIM(int, pthread_mutex_trylock, pthread_mutex_t *pm)
 		if ((kind & KindTypeMask) == PTHREAD_MUTEX_RECURSIVE && owned(m))
 			return relock(m, kind);
 		if (likely(lock_fast(m) || lock_try(m, false)))
-			return locked(m, 1);
+			return lockedkind(m, kind, 1);
 		goyieldasked();
 		return EBUSY;
 	}

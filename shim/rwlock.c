@@ -205,14 +205,15 @@ static void writerleft(RWLock *l)
 		semaready(readerqueue(l), INT_MAX, readpick, readdone, &w, ParkHandoff);
 }
 
-/* Waits as a writer or a reader: 0 with the lock, or ETIMEDOUT. */
-static int queuewait(RWLock *l, bool write, Limit limit)
+static int waitqueued(RWLock *l, bool write, Limit limit, LockWait *lw)
 {
 	int64_t deadline = deadlineat(limit.clock, limit.abs);
 	int flags = ParkIntr;
-	lockcontended(l, write ? WaitRWMutexW : WaitRWMutexR, &l->contended);
+	lockcontended(l, lw->why, &l->contended);
 	for (;;) {
 		int r;
+		if (!limit.abs)
+			lockwait(lw);
 		if (write)
 			r = semapark(writerqueue(l), writecheck, NULL, l, 0, WaitRWMutexW, deadline,
 				     flags);
@@ -226,12 +227,22 @@ static int queuewait(RWLock *l, bool write, Limit limit)
 				writerleft(l);
 			return ETIMEDOUT;
 		}
+		lockwaitends(lw);
 		if (r == -EINTR)
 			(void)sigdeliver(true);
 		else
 			deadline = deadlineat(limit.clock, limit.abs);
 		flags |= ParkLIFO;
 	}
+}
+
+/* Waits as a writer or a reader: 0 with the lock, or ETIMEDOUT. */
+static int queuewait(RWLock *l, bool write, Limit limit)
+{
+	LockWait lw = {.lock = l, .owner = &l->writer, .why = write ? WaitRWMutexW : WaitRWMutexR};
+	int err = waitqueued(l, write, limit, &lw);
+	lockwaitends(&lw);
+	return err;
 }
 
 static inline bool iswriter(RWLock *l)
@@ -432,6 +443,8 @@ SHIM(int, pthread_rwlock_unlock, pthread_rwlock_t *pl)
 	uint32_t held = 1;
 	if (v & Writer) {
 		held = Writer;
+		if (unlikely(v & (ReadersQueued | WritersQueued)) && !iswriter(l))
+			lockhanded();
 		setwriter(l, 0);
 	}
 	/* Alone, or not the last, with nobody queued: just go. */

@@ -42,6 +42,13 @@ void eachkernelthread(void (*fn)(int tid));
 int cleanthread(void);
 /* Some will not be able to read the time without a system call. */
 void notimestamps(void);
+/* All of the process, some perhaps more than once. False: there is no telling that these were all. */
+bool alltasks(void (*fn)(int tid));
+
+/* asleep.c; the first two for core/host.h */
+bool hashandlers(void);
+bool hasoutsiders(bool (*known)(int tid));
+void sharesmemory(void); /* a process is made that shares our memory */
 
 void notestatics(void); /* contention.c, at the start */
 

@@ -28,17 +28,41 @@ extern uint32_t forkgen;
  */
 void lockcontended(const void *lock, WaitReason why, _Atomic uint32_t *count);
 
+/* --- deadlock.c ------------------------------------------------------------- */
+
+/* A wait for a lock that one thread can own; on the waiter's stack. */
+typedef struct LockWait {
+	const void *lock;
+	_Atomic uint32_t *owner; /* selftid() of who has it; 0: nobody, or it isn't known */
+	WaitReason why;
+	bool strict; /* nobody but its owner can unlock it */
+	bool relock; /* that its owner waits for it is a mistake */
+	/* deadlock.c's */
+	uint32_t tid; /* the waiter's, while it is in the table */
+	uint64_t number, cycle;
+	struct Thread *th;
+	struct LockWait *next;
+} LockWait;
+/* The caller is going to wait, without a deadline: reports what can't end any more. */
+void lockwait(LockWait *w);
+/* ... and does so no longer, or runs a signal handler. */
+void lockwaitends(LockWait *w);
+/* A lock that somebody waits for is unlocked by another than its owner. */
+void lockhanded(void);
+void deadlockforkchild(void);
+
 /* --- mutex.c ---------------------------------------------------------------- */
 
 /* As struct __pthread_mutex_s; mutex.c has the values of word. */
 typedef struct Mutex {
 	_Atomic uint32_t word;
-	uint32_t count;         /* owner only: depth of a recursive one */
+	uint32_t count;         /* owner only: depth of a recursive one; who locked a normal one */
 	_Atomic uint32_t owner; /* selftid() of the holder, 0 when free */
 	uint32_t nusers;        /* holder only: holders and condition waiters */
 	_Atomic int32_t kind;
 	_Atomic uint32_t contended; /* how often somebody had to wait; libc's spins and elision */
-	void *list[2];
+	bool heldright;             /* its owner has unlocked it while others waited; libc's list */
+	void *list[1];
 } Mutex;
 _Static_assert(sizeof(Mutex) == sizeof(pthread_mutex_t), "Mutex lies over pthread_mutex_t");
 _Static_assert(offsetof(Mutex, kind) == offsetof(pthread_mutex_t, __data.__kind), "kind");

@@ -261,6 +261,18 @@ static bool nonepending(void)
 	return false;
 }
 
+/* Tests wake goroutines from threads of their own. */
+static bool always(void)
+{
+	return true;
+}
+
+static bool outsiders(bool (*known)(int tid))
+{
+	(void)known;
+	return true;
+}
+
 static void nap(int64_t ns)
 {
 	usleep_os((uint32_t)(ns / 1000));
@@ -330,6 +342,8 @@ static void startscheduler(int procs, int ngs)
 	    .maypreempt = yes,
 	    .sysmontick = nosignals,
 	    .signalspending = nonepending,
+	    .handlers = always,
+	    .outsiders = outsiders,
 	    .sysmonsleep = nap,
 	    .die = (__typeof__(host.die))die,
 	    .describe = describe,
