@@ -430,6 +430,14 @@ static int matches(const struct hang *h)
 	return 1;
 }
 
+/* What it has said was not that. */
+static void wrong(const char *name)
+{
+	FAIL("%s says:", name);
+	if (write(1, text, strlen(text)) < 0)
+		FAIL("%s: its text can't be written", name);
+}
+
 static int count(const char *what)
 {
 	int n = 0;
@@ -513,7 +521,7 @@ static void told(const struct hang *h)
 		int status = ends(&p);
 		CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 		if (text[0])
-			FAIL("%s: %.300s", h->name, text);
+			wrong(h->name);
 		return;
 	}
 	while (!matches(h) && reads(&p, 60000))
@@ -524,7 +532,7 @@ static void told(const struct hang *h)
 	if (!(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
 		FAIL("%s: has ended by itself: %d", h->name, status);
 	if (!matches(h) || count("deadlock: ") + count("- deadlock!") != 1)
-		FAIL("%s: %s", h->name, text);
+		wrong(h->name);
 }
 
 static const struct hang *hang(const char *name)
@@ -558,7 +566,7 @@ static void aborted(const char *name)
 	REQUIRE(waitpid(p.pid, &status, 0) == p.pid);
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 	if (!matches(hang(name)))
-		FAIL("%s: %s", name, text);
+		wrong(name);
 	close(p.fd);
 }
 
@@ -581,7 +589,7 @@ static void off(void)
 		reads_for(&p, 500);
 		ends(&p);
 		if (text[0])
-			FAIL("%s: %s", names[i], text);
+			wrong(names[i]);
 	}
 }
 
