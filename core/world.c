@@ -173,11 +173,13 @@ void schedforkchild(void)
 {
 	/* Still in use: this stack, the M's signal stack, and its own, where the
 	 * block lies that the kernel has registered. */
-	M *mp = getg()->m;
-	uintptr_t keep[] = {(uintptr_t)__builtin_frame_address(0), mp->gsignallo, mp->g0->stacklo};
+	G *gp = getg();
+	M *mp = gp ? gp->m : NULL; /* a foreign thread has none of them */
+	uintptr_t keep[] = {(uintptr_t)__builtin_frame_address(0), mp ? mp->gsignallo : 0,
+			    mp ? mp->g0->stacklo : 0};
 	goshim_g = NULL;
 	memforkchild();
-	stackforkchild(keep, nelem(keep));
+	stackforkchild(keep, mp ? nelem(keep) : 0);
 	memset(&sched, 0, sizeof sched);
 	atomic_store(&worldlock, 0);
 	mforkchild();

@@ -21,17 +21,23 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 
+/* The child of vfork shares our memory and our block until it execs: with getg() ==
+ * NULL all of the shim is native for it, and nothing of ours changes. */
+static Thread *vforkthread(void)
+{
+	void *block = selfblock();
+	return isblock(block) ? blockextra(block) : block == mainthread.block ? &mainthread : NULL;
+}
+
+/* self: NULL if a foreign thread has forked, which has nothing of ours. */
 static void forkchild(Thread *self)
 {
-	blockkernel();
+	if (self)
+		blockkernel();
 	blockforkchild();
 	schedrestartable();
-	self->tid = selftid();
 	threadforkchild(self);
 	deadlockforkchild();
-	self->bracket = 0;
-	atomic_store(&self->native, 0);
-	self->wired = 0;
 	signalsforkchild(self);
 }
 
@@ -44,7 +50,7 @@ static void childhandler(void)
 {
 	Thread *self = curthread();
 	forkgen++;
-	if (self)
+	if (self || (schedstarted() && !vforkthread()))
 		forkchild(self);
 }
 
@@ -137,14 +143,6 @@ void vforkfail(int err);
 void vforkfail(int err)
 {
 	errno = err;
-}
-
-/* The child shares our memory and our block until it execs: with getg() ==
- * NULL all of the shim is native for it, and nothing of ours changes. */
-static Thread *vforkthread(void)
-{
-	void *block = selfblock();
-	return isblock(block) ? blockextra(block) : block == mainthread.block ? &mainthread : NULL;
 }
 
 bool hasprocess(int what)

@@ -377,7 +377,7 @@ static bool refuse(const char *why)
 	return false;
 }
 
-/* Where the stack of main, or of the goroutine that forked us, lies. */
+/* Where the stack of main, or of the thread that forked us, lies. */
 static void stackbounds(uintptr_t *lo, uintptr_t *hi)
 {
 	Thread *th = isblock(selfblock()) ? blockextra(selfblock()) : NULL;
@@ -392,6 +392,15 @@ static void stackbounds(uintptr_t *lo, uintptr_t *hi)
 	if (getrlimit(RLIMIT_STACK, &rl) || rl.rlim_cur == RLIM_INFINITY || rl.rlim_cur > 1ul << 30)
 		rl.rlim_cur = 8ul << 20;
 	*lo = *hi - rl.rlim_cur;
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+	pthread_attr_t attr;
+	size_t size = 0;
+	if ((here > *lo && here < *hi) || real.pthread_getattr_np(pthread_self(), &attr))
+		return;
+	/* A foreign thread has forked us. */
+	pthread_attr_getstack(&attr, (void **)lo, &size);
+	pthread_attr_destroy(&attr);
+	*hi = *lo + size;
 }
 
 /* In a program built with ThreadSanitizer: it knows threads by its own pthread_create only, and

@@ -338,10 +338,12 @@ void signalsundo(void)
 void signalsforkchild(Thread *self)
 {
 	sigqueueforkchild();
+	signalsundo();
+	if (!self) /* a foreign thread's are the kernel's already */
+		return;
 	/* Pending signals are not inherited. */
 	self->queue = NULL;
 	atomic_store(&self->pending, 0);
-	signalsundo();
 	stack_t none = {.ss_flags = SS_DISABLE};
 	real.sigaltstack(self->altstack.ss_size ? &self->altstack : &none, NULL);
 	uint64_t m = self->mask;

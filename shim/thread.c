@@ -100,13 +100,20 @@ void threadforkchild(Thread *self)
 {
 	atomic_store(&threads.lock, 0);
 	threads.head = NULL;
+	atomic_store(&joinlock, 0);
+	atomic_store(&nthreads, 1);
+	if (!self) {
+		memset(&mainthread, 0, sizeof mainthread);
+		return;
+	}
 	self->tid = selftid();
 	self->gp = NULL;
 	self->ismain = true;
 	self->joining = NULL;
 	self->pinned = 0; /* all that it makes has its state */
-	atomic_store(&joinlock, 0);
-	atomic_store(&nthreads, 1);
+	self->bracket = 0;
+	atomic_store(&self->native, 0);
+	self->wired = 0;
 }
 
 /* --- the end ---------------------------------------------------------------------- */

@@ -662,7 +662,9 @@ void blockforkchild(void)
 	ListLink *user = tls.stackuser;
 	*tls.stacklock = 0;
 	user->next = user->prev = user;
-	linkblock(selfblock());
+	/* (A foreign thread's may be on the list of stacks that libc made.) */
+	if (TLSFIELD(selfblock(), uint8_t, tls.userstack))
+		linkblock(selfblock());
 	/* Blocks of the parent's goroutines stay where they are, like their stacks; free ones
 	 * are reused, relinked first. */
 	arena.generation++;
