@@ -306,7 +306,7 @@ def suite_soak():
 
 
 def suite_servers():
-    """longer runs of more servers: each program in preload-tests/servers/"""
+    """more servers and language runtimes: each program in preload-tests/servers/"""
     folder = os.path.join(root, "preload-tests", "servers")
     exists("preload-tests/servers", "preload-tests/servers")
     need_release()
