@@ -126,6 +126,12 @@ void unlockOSThread(void);
  * meet, and ends with it. */
 void lockOSThreadForever(void);
 void unlockOSThreadForever(void); /* its M is as all others again */
+/*
+ * Wires the goroutine gp, which has this host record, for good; wired(arg, tid) is called while no
+ * goroutine runs, with the id of its kernel thread. By another goroutine. 0, -ESRCH: it has ended,
+ * -EAGAIN: there is no kernel thread to be had.
+ */
+int lockOSThreadOther(G *gp, void *hostg, void (*wired)(void *arg, int tid), void *arg);
 /* The same, and main's ends as well, which else only stops: it has what the kernel alone can give
  * up, at its end. */
 void endOSThread(void);

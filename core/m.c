@@ -128,6 +128,7 @@ static void mstart(void *arg) UNCHECKED_ROLES
 	bool wired = mp->bornwired;
 	if (wired) {
 		mp->bornwired = false;
+		atomic_store(&mp->born, 1);
 		notesleep(&mp->park);
 		noteclear(&mp->park);
 		if (!mp->nextp)
@@ -214,7 +215,10 @@ void templatethread(void *unused)
 			if (!err)
 				err =
 				    host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
-			if (err) {
+			if (err && mp->bornwired) {
+				mp->bornwired = false;
+				atomic_store(&mp->born, err);
+			} else if (err) {
 				/* The limit of processes is reached, say: the others go on with the
 				 * work; sysmon tries again while there is some. */
 				lock(&sched.lock);
@@ -231,6 +235,41 @@ void templatethread(void *unused)
 	}
 }
 
+static void templatemakes(M *mp)
+{
+	lock(&newms.lock);
+	mp->schedlink = newms.list;
+	newms.list = mp;
+	unlock(&newms.lock);
+	atomic_fetch_add(&newms.seq, 1);
+	futexwakeup(&newms.seq, 1);
+}
+
+M *newmwired(void)
+{
+	Section s = sectionenter();
+	M *mp = sched.mcount < sched.maxmcount ? mrecord() : NULL;
+	if (mp) {
+		mp->nextp = NULL;
+		mp->spinning = false;
+		mp->bornwired = true;
+		atomic_store(&mp->born, 0);
+		templatemakes(mp);
+	}
+	sectionleave(s);
+	int32_t born = 0;
+	while (mp && !(born = atomic_load(&mp->born)))
+		gosleep(nanotime() + 50000, 0);
+	if (born >= 0)
+		return mp;
+	s = sectionenter();
+	lock(&sched.lock);
+	mrecordback_locked(mp);
+	unlock(&sched.lock);
+	sectionleave(s);
+	return NULL;
+}
+
 /* Has a new M made that starts with pp, or idle without one. */
 bool newm(P *pp, bool spinning)
 {
@@ -245,12 +284,7 @@ bool newm(P *pp, bool spinning)
 	}
 	mp->nextp = pp;
 	mp->spinning = spinning;
-	lock(&newms.lock);
-	mp->schedlink = newms.list;
-	newms.list = mp;
-	unlock(&newms.lock);
-	atomic_fetch_add(&newms.seq, 1);
-	futexwakeup(&newms.seq, 1);
+	templatemakes(mp);
 	return true;
 }
 
@@ -282,7 +316,7 @@ M *newmhere(int *err)
  * goroutines, and a program that has wired its threads may go on to forbid
  * itself new ones (RLIMIT_NPROC, as haproxy does): then it is too late.
  */
-static void sparem(void)
+void sparem(void)
 {
 	bool have = false;
 	lock(&sched.lock);

@@ -102,11 +102,12 @@ struct M {
 	uintptr_t gsignallo, gsignalhi;
 	Note park;
 	G *lockedg;
-	bool bornwired;  /* starts by waiting for the goroutine that is to be wired to it */
-	void *ending[5]; /* where its thread's first function goes on to end it */
-	M *schedlink;    /* sched.midle, sched.mfree */
-	M *alllink;      /* sched.allm, append only */
-	uint64_t kmask;  /* its signal mask in the kernel; changed by setkmask only */
+	bool bornwired;       /* starts by waiting for the goroutine that is to be wired to it */
+	_Atomic int32_t born; /* 1: it waits so; -errno: it could not be made */
+	void *ending[5];      /* where its thread's first function goes on to end it */
+	M *schedlink;         /* sched.midle, sched.mfree */
+	M *alllink;           /* sched.allm, append only */
+	uint64_t kmask;       /* its signal mask in the kernel; changed by setkmask only */
 	uint32_t fastrand;
 	_Atomic uint32_t sigurg; /* runtime signals on the way to it */
 	/* A park's hand-over to g0 (gopark). */
@@ -251,6 +252,9 @@ bool mshort(void) MAY_RUN_WITHOUT_P; /* within the last second no M could be mad
 void mput_locked(M *mp) MAY_RUN_WITHOUT_P;
 M *mget_locked(void) MAY_RUN_WITHOUT_P;
 bool newm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
+M *newmwired(
+    void); /* the same by a thread that has nothing of its own; it waits already. NULL: none to be had */
+void sparem(void);     /* sees to it that some M is not wired */
 M *newmhere(int *err); /* by the calling goroutine's kernel thread, for one that is to be wired */
 void startm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
 void stopm(void) ON_G0;

@@ -66,8 +66,9 @@ void exitsyscall0(G *gp) UNCHECKED_ROLES
 	casgstatus(gp, readgstatus(gp), Grunnable);
 	dropg(mp);
 	lock(&sched.lock);
-	P *pp = pidleget_locked();
-	bool locked = gp->lockedm == mp;
+	/* It may have been wired meanwhile: to this M before, to another after dropg. */
+	bool locked = gp->lockedm == mp, elsewhere = gp->lockedm && !locked;
+	P *pp = elsewhere ? NULL : pidleget_locked();
 	if (!pp)
 		globrunqput_locked(gp);
 	unlock(&sched.lock);

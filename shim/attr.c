@@ -66,16 +66,6 @@ SHIM(int, pthread_getaffinity_old, pthread_t t, cpu_set_t *set)
 	return shim_pthread_getaffinity_np(t, sizeof *set, set);
 }
 
-/* For another thread than the caller: only it can wire itself. */
-static int pinself(Thread *th, unsigned why, const char *what)
-{
-	if (th == curthread())
-		pin(why);
-	else if (!th->pinned)
-		return refusepin(what);
-	return 0;
-}
-
 SHIM(int, pthread_setaffinity_np, pthread_t t, size_t n, const cpu_set_t *set)
 {
 	Thread *th = threadof(t);
@@ -88,7 +78,7 @@ SHIM(int, pthread_setaffinity_np, pthread_t t, size_t n, const cpu_set_t *set)
 	long got = sys3(SYS_sched_getaffinity, th->pinned ? th->ktid : 0, sizeof now, (long)&now);
 	if (got > 0 && n >= (size_t)got && !memcmp(set, &now, (size_t)got))
 		return 0;
-	int r = pinself(th, PinSched, "pthread_setaffinity_np");
+	int r = pinthread(th, PinSched);
 	if (r)
 		return r;
 	r = (int)-sys3(SYS_sched_setaffinity, th->ktid, (long)n, (long)set);
@@ -125,7 +115,7 @@ static int setsched(Thread *th, int policy, const struct sched_param *param)
 	sys2(SYS_sched_getparam, ktid, (long)&now);
 	if (p == policy && now.sched_priority == param->sched_priority)
 		return 0;
-	int r = pinself(th, PinSched, "pthread_setschedparam");
+	int r = pinthread(th, PinSched);
 	if (r)
 		return r;
 	r = (int)-sys3(SYS_sched_setscheduler, th->ktid, policy, (long)param);
@@ -162,7 +152,7 @@ SHIM(int, pthread_getcpuclockid, pthread_t t, clockid_t *clock)
 		return real.pthread_getcpuclockid(t, clock);
 	if (gone(th))
 		return ESRCH;
-	int r = pinself(th, PinSelf, "pthread_getcpuclockid");
+	int r = pinthread(th, PinSelf);
 	if (r)
 		return r;
 	enum { SCHED = 2, PERTHREAD = 4 };

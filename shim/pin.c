@@ -6,10 +6,9 @@
  * to its M from then on, and the M, which others must not meet, ends
  * with it: so the thread has what it asked for, and it alone; those that it makes get
  * Ms made by its own, and so what the kernel lets threads inherit. When the state is again as
- * all have it, where that can be seen, or setting it failed, the goroutine goes free. Only itself
- * can wire itself: to set something for another thread is answered ENOSYS, with one line,
- * unless that one is wired already. Reading answers for the caller's
- * own kernel thread, which all that are not wired are like.
+ * all have it, where that can be seen, or setting it failed, the goroutine goes free. One whose
+ * state another sets is wired by that one, while the world stands still (core/wire.c). Reading answers for
+ * the caller's own kernel thread, which all that are not wired are like.
  */
 #include "pin.h"
 #include "sched.h"
@@ -87,12 +86,39 @@ static long changes(unsigned why, long nr, const long *a)
 
 #define CHANGES(why, nr, ...) errnoret(changes(why, nr, (const long[6]){__VA_ARGS__}))
 
-int refusepin(const char *what)
+struct other {
+	Thread *th;
+	unsigned why;
+};
+
+static void wired(void *arg, int tid)
 {
-	static _Atomic bool said;
-	if (!atomic_exchange(&said, true))
-		warn("%s for another thread: not supported, ENOSYS", what);
-	return ENOSYS;
+	struct other *o = arg;
+	o->th->ktid = tid;
+	o->th->pinned |= o->why;
+}
+
+int pinthread(Thread *th, unsigned why)
+{
+	struct other o = {th, why};
+	G *gp;
+	if (th == curthread()) {
+		pin(why);
+		return 0;
+	}
+	if (th->pinned)
+		return 0;
+	if (!getg()) {
+		warn("state of another thread, set by a foreign one: not supported, ENOSYS");
+		return ENOSYS;
+	}
+	/* It is known when it has run. */
+	while (!(gp = atomic_load((G * _Atomic *)&th->gp))) {
+		if (atomic_load(&th->state) & ThreadExited)
+			return ESRCH;
+		gosleep(nanotime() + 50000, 0);
+	}
+	return -lockOSThreadOther(gp, th, wired, &o);
 }
 
 struct bytid {
@@ -138,12 +164,17 @@ static int readable(pid_t tid)
 }
 
 /* The call, which sets something for the thread *tid: 0 or a tid of the program's. */
-static long sets(unsigned why, long nr, long *a, long *tid, const char *what)
+static long sets(unsigned why, long nr, long *a, long *tid)
 {
 	int k = ktidof((pid_t)*tid);
 	Thread *th = curthread();
-	if (k == NONE)
-		return -refusepin(what);
+	if (k == NONE) {
+		Thread *other = threadwithtid((uint32_t)*tid);
+		int err = other ? pinthread(other, why) : ESRCH;
+		if (err)
+			return -err;
+		k = other->ktid;
+	}
 	*tid = k;
 	if (!th || (k && k != th->ktid))
 		return sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
@@ -156,7 +187,7 @@ static long sets(unsigned why, long nr, long *a, long *tid, const char *what)
 SHIM(int, sched_setaffinity, pid_t tid, size_t n, const cpu_set_t *set)
 {
 	long a[6] = {tid, (long)n, (long)set};
-	return (int)errnoret(sets(PinSched, SYS_sched_setaffinity, a, &a[0], "sched_setaffinity"));
+	return (int)errnoret(sets(PinSched, SYS_sched_setaffinity, a, &a[0]));
 }
 
 SHIM(int, sched_getaffinity, pid_t tid, size_t n, cpu_set_t *set)
@@ -177,8 +208,7 @@ SHIM(int, sched_getaffinity_old, pid_t tid, cpu_set_t *set)
 SHIM(int, sched_setscheduler, pid_t tid, int policy, const struct sched_param *param)
 {
 	long a[6] = {tid, policy, (long)param};
-	return (int)errnoret(
-	    sets(PinSched, SYS_sched_setscheduler, a, &a[0], "sched_setscheduler"));
+	return (int)errnoret(sets(PinSched, SYS_sched_setscheduler, a, &a[0]));
 }
 
 SHIM(int, sched_getscheduler, pid_t tid)
@@ -189,7 +219,7 @@ SHIM(int, sched_getscheduler, pid_t tid)
 SHIM(int, sched_setparam, pid_t tid, const struct sched_param *param)
 {
 	long a[6] = {tid, (long)param};
-	return (int)errnoret(sets(PinSched, SYS_sched_setparam, a, &a[0], "sched_setparam"));
+	return (int)errnoret(sets(PinSched, SYS_sched_setparam, a, &a[0]));
 }
 
 SHIM(int, sched_getparam, pid_t tid, struct sched_param *param)
@@ -207,7 +237,7 @@ SHIM(int, setpriority, __priority_which_t which, id_t who, int prio)
 	long a[6] = {which, (pid_t)who, prio};
 	if (which != PRIO_PROCESS)
 		return real.setpriority(which, who, prio);
-	return (int)errnoret(sets(PinSched, SYS_setpriority, a, &a[1], "setpriority"));
+	return (int)errnoret(sets(PinSched, SYS_setpriority, a, &a[1]));
 }
 
 SHIM(int, getpriority, __priority_which_t which, id_t who)
@@ -418,7 +448,7 @@ static long perfevent(long *a)
 	unsigned why = attr && attr[Flags] & Inherit ? PinMore : PinSelf;
 	if ((int)a[1] < 0)
 		return sys5(SYS_perf_event_open, a[0], a[1], a[2], a[3], a[4]);
-	return sets(why, SYS_perf_event_open, a, &a[1], "perf_event_open");
+	return sets(why, SYS_perf_event_open, a, &a[1]);
 }
 
 /* A ring may be of one kernel thread's: of the one that makes or enables it, and by numbers that
@@ -470,23 +500,19 @@ bool pincall(long nr, long *a, long *r)
 	enum { IoprioProcess = 1 };
 
 	switch (nr) {
-	case SYS_sched_setaffinity:
-		*r = sets(PinSched, nr, a, &a[0], "sched_setaffinity");
-		return true;
-	case SYS_sched_setscheduler:
-		*r = sets(PinSched, nr, a, &a[0], "sched_setscheduler");
-		return true;
-	case SYS_sched_setparam: *r = sets(PinSched, nr, a, &a[0], "sched_setparam"); return true;
-	case SYS_sched_setattr: *r = sets(PinSched, nr, a, &a[0], "sched_setattr"); return true;
+	case SYS_sched_setaffinity: *r = sets(PinSched, nr, a, &a[0]); return true;
+	case SYS_sched_setscheduler: *r = sets(PinSched, nr, a, &a[0]); return true;
+	case SYS_sched_setparam: *r = sets(PinSched, nr, a, &a[0]); return true;
+	case SYS_sched_setattr: *r = sets(PinSched, nr, a, &a[0]); return true;
 	case SYS_setpriority:
 		if (a[0] != PRIO_PROCESS)
 			return false;
-		*r = sets(PinSched, nr, a, &a[1], "setpriority");
+		*r = sets(PinSched, nr, a, &a[1]);
 		return true;
 	case SYS_ioprio_set:
 		if (a[0] != IoprioProcess)
 			return false;
-		*r = sets(PinMore, nr, a, &a[1], "ioprio_set");
+		*r = sets(PinMore, nr, a, &a[1]);
 		return true;
 	case SYS_perf_event_open: *r = perfevent(a); return true;
 	case SYS_seccomp: *r = seccomp(a); return true;

@@ -23,8 +23,8 @@ void avoidmain(void);
 /* The system call nr, by a goroutine, when it is about what the kernel keeps for a thread: true, and *r
  * is its result. Else it may have translated a tid among the arguments. */
 bool pincall(long nr, long *a, long *r);
-/* What `what` would need is to wire another thread than the caller: one line, ENOSYS. */
-int refusepin(const char *what);
+/* Wires th, which may be the caller; th->ktid is its kernel thread then. 0 or an error number. */
+int pinthread(Thread *th, unsigned why);
 
 /* The system call nr, when it is about threads and answered without the kernel: true, *r and errno
  * are the result. Else the kernel is to be asked, with arguments that may have changed. */

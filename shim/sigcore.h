@@ -108,8 +108,6 @@ bool route(const siginfo_t *info);
 /* The tid that the timer with the kernel's number `id` signals; 0: the process; one that no
  * thread has: the timer is deleted. */
 uint32_t timertarget(int id);
-/* The live thread with that tid, or NULL. */
-Thread *threadwithtid(uint32_t tid);
 /* Has sysmon's mask follow those of the threads, and waits until it has, and until all
  * that the process was sent before is routed. */
 void sigsettle(void);

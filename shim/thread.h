@@ -83,6 +83,7 @@ Thread *threadof(pthread_t t);
 extern Thread mainthread;
 /* Live threads: calls fn under the list's lock until it returns false. */
 void threadseach(bool (*fn)(Thread *th, void *arg), void *arg);
+Thread *threadwithtid(uint32_t tid); /* the live one, or NULL */
 void threadforkchild(Thread *self);
 /* What ends a thread whichever way: destructors, then goexit. */
 noreturn_fn void threadend(void *result);
