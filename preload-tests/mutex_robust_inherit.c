@@ -93,6 +93,68 @@ static void inheriting_contended(void)
 	owner_ends(PTHREAD_PRIO_INHERIT, 1);
 }
 
+/* --- one that is not robust ------------------------------------------------------------------------ */
+
+static int contended;
+
+static void *ends_as_owner(void *arg)
+{
+	CHECK_EQ(pthread_mutex_lock(arg), 0);
+	pthread_barrier_wait(&ready);
+	if (contended)
+		REQUIRE(wait_for(&waiting, 1, 10000));
+	if (contended)
+		sleep_ms(50);
+	return NULL;
+}
+
+static void *wants_it(void *arg)
+{
+	waiting = 1;
+	pthread_mutex_lock(arg);
+	return NULL;
+}
+
+static int stalled(void)
+{
+	pthread_mutexattr_t a;
+	pthread_mutex_t m;
+
+	/* libc says what it asserts. */
+	REQUIRE(!contended || dup2(open("/dev/null", O_WRONLY), 2) == 2);
+	REQUIRE_OK(pthread_barrier_init(&ready, NULL, 2));
+	pthread_mutexattr_init(&a);
+	pthread_mutexattr_setprotocol(&a, PTHREAD_PRIO_INHERIT);
+	REQUIRE_OK(pthread_mutex_init(&m, &a));
+	waiting = 0;
+	pthread_t t = spawn(ends_as_owner, &m);
+	pthread_barrier_wait(&ready);
+	if (contended)
+		join(spawn(wants_it, &m));
+	join(t);
+	for (int i = 0; i < 3; i++) {
+		struct timespec ts = after_ms(CLOCK_REALTIME, 5);
+
+		CHECK_EQ(pthread_mutex_trylock(&m), EBUSY);
+		CHECK_EQ(pthread_mutex_timedlock(&m, &ts), ETIMEDOUT);
+	}
+	return 0;
+}
+
+/* Nobody gets it any more. Who has waited for it before gets it from the kernel, which libc has not thought of. */
+static void stalled_free(void)
+{
+	contended = 0;
+	CHECK_EQ(in_child(stalled), 0);
+}
+
+static void stalled_contended(void)
+{
+	contended = 1;
+	int status = in_child(stalled);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 static pthread_mutex_t used;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
 static int done;
@@ -149,6 +211,8 @@ static const struct test_case cases[] = {
     {"plain_contended", plain_contended},
     {"inheriting_free", inheriting_free},
     {"inheriting_contended", inheriting_contended},
+    {"stalled_free", stalled_free},
+    {"stalled_contended", stalled_contended},
     {"used_by_condition_wait", used_by_condition_wait},
 };
 

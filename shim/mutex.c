@@ -364,6 +364,14 @@ static void stayuser(Mutex *m, uint32_t by)
 		m->nusers += by;
 }
 
+/* Whoever ends with it, only the kernel can tell those that wait. */
+static void inheriting(const Mutex *m, int by)
+{
+	Thread *th = curthread();
+	if (th && (kindof(m) & (KindInherit | KindRobust)) == KindInherit)
+		th->inheriting += by;
+}
+
 /* A goroutine that holds such a mutex stays on its kernel thread, once for each lock. */
 static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait, uint32_t users)
 {
@@ -384,6 +392,8 @@ static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait, uint32_t users
 	bracketleave();
 	if (err && err != EOWNERDEAD)
 		unwire();
+	else
+		inheriting((Mutex *)pm, 1);
 	return err;
 }
 
@@ -400,8 +410,10 @@ static int wiredunlock(pthread_mutex_t *pm, uint32_t users)
 	if (held && err)
 		stayuser(m, -1u);
 	bracketleave();
-	if (err != EPERM && err != EINVAL)
-		unwire();
+	if (err == EPERM || err == EINVAL)
+		return err;
+	inheriting(m, -1);
+	unwire();
 	return err;
 }
 

@@ -625,7 +625,8 @@ _Atomic uint32_t mainended;
  */
 void robustexit(void)
 {
-	char *head = (char *)curthread()->block + tls.robusthead;
+	Thread *th = curthread();
+	char *head = (char *)th->block + tls.robusthead;
 	char *own = (char *)mblock() + tls.robusthead;
 	long offset = TLSFIELD(head, long, 8);
 	uintptr_t link = TLSFIELD(head, uintptr_t, 0);
@@ -643,9 +644,11 @@ void robustexit(void)
 	TLSFIELD(own, long, 8) = offset;
 	TLSFIELD(head, void *, 0) = head;
 	sys2(SYS_set_robust_list, (long)own, 24);
-	if (tail == (uintptr_t *)own)
+	if (tail == (uintptr_t *)own && !th->inheriting)
 		return;
 	if (sys0(SYS_gettid) == sys0(SYS_getpid))
 		atomic_store(&mainended, forkgen);
+	th->endtid = (int)sys0(SYS_gettid);
+	th->ends = &TLSFIELD(mblock(), _Atomic int, tls.tid);
 	endOSThread();
 }

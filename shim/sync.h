@@ -72,6 +72,7 @@ _Static_assert(offsetof(Mutex, nusers) == offsetof(pthread_mutex_t, __data.__nus
 /* Bits of kind, as libc has them. */
 enum {
 	KindTypeMask = 3, /* PTHREAD_MUTEX_NORMAL, _RECURSIVE, _ERRORCHECK, _ADAPTIVE_NP */
+	KindRobust = 16,
 	KindInherit = 32, /* the holder has its waiters' priority */
 	KindShared = 128,
 	KindElision = 256 | 512, /* hints; settype(NORMAL) sets one */

@@ -506,6 +506,9 @@ static int joinuntil(Thread *th, void **result, int64_t deadline, bool cancelpoi
 	int err = s & ThreadExited ? 0 : joinwait(self, th, deadline, cancelpoint);
 	if (err)
 		return err;
+	/* Its kernel thread has something to give up at its end. */
+	while (th->ends && atomic_load(th->ends) == th->endtid)
+		gosleep(nanotime() + 50000, 0);
 	if (result)
 		*result = th->result;
 	threadfree(th);

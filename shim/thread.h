@@ -58,8 +58,12 @@ typedef struct Thread {
 	int ktid;        /* then, its kernel thread */
 	Birth *birth;    /* while pthread_create waits for it (pin.c) */
 	int wired;       /* depth of wire() */
-	G *vforkgp;      /* while a vfork child runs on it */
-	char name[16];   /* also main's, which the kernel has too */
+	int inheriting;  /* holds of mutexes that inherit priority and are not robust */
+	/* Its kernel thread is to end with it: where the kernel clears its id then. */
+	_Atomic int *ends;
+	int endtid;
+	G *vforkgp;    /* while a vfork child runs on it */
+	char name[16]; /* also main's, which the kernel has too */
 	/* Who made it, and where that goes on; 0: a foreign thread. For debuggers. */
 	int64_t creator;
 	void *creatorpc;
