@@ -1,6 +1,7 @@
 /*
  * What only looks like a deadlock, or could still be ended from outside: all of it goes on, and nobody may say
- * that it doesn't. stderr is read at the end of each case.
+ * that it doesn't. stderr is read at the end of each case, which is a process of its own: what is known of
+ * another's habits would keep quiet about it.
  */
 #include "foreign.h"
 
@@ -234,8 +235,8 @@ static void *gives(void *arg)
 	return arg;
 }
 
-/* Two mutexes as semaphores: who waits locks what it has locked itself. The first case of all, since nobody knows
- * then what this program does with mutexes. */
+/* Two mutexes as semaphores: who waits locks what it has locked itself. Nobody knows yet what this program does
+ * with mutexes. */
 static void mutexes_as_signals(void)
 {
 	pthread_mutex_lock(&given);
@@ -654,26 +655,61 @@ static void asleep_in_pause(void)
 	quiet();
 }
 
+static void (*body)(void);
+
+static int runs(void)
+{
+	sem_init(&posted, 0, 0);
+	body();
+	return 0;
+}
+
+#define ALONE(name)                          \
+	static void name##_alone(void)       \
+	{                                    \
+		body = name;                 \
+		CHECK_EQ(in_child(runs), 0); \
+	}
+ALONE(mutexes_as_signals)
+ALONE(opened_by_a_third)
+ALONE(asleep_in_a_sleep)
+ALONE(asleep_in_sigwait)
+ALONE(asleep_in_epoll)
+ALONE(asleep_in_read)
+ALONE(a_handler_posts)
+ALONE(asleep_in_pause)
+ALONE(one_waits_with_a_deadline)
+ALONE(one_writes_with_a_deadline)
+ALONE(philosophers)
+ALONE(inversion_behind_a_gate)
+ALONE(owners_end)
+ALONE(relocked)
+ALONE(a_queue)
+ALONE(cancelled_asynchronously)
+ALONE(a_kernel_thread_posts)
+ALONE(a_timer_posts)
+ALONE(a_process_in_this_memory_posts)
+
 static const struct test_case cases[] = {
-    {"mutexes_as_signals", mutexes_as_signals},
-    {"opened_by_a_third", opened_by_a_third},
-    {"asleep_in_a_sleep", asleep_in_a_sleep},
-    {"asleep_in_sigwait", asleep_in_sigwait},
-    {"asleep_in_epoll", asleep_in_epoll},
-    {"asleep_in_read", asleep_in_read},
-    {"a_handler_posts", a_handler_posts},
-    {"asleep_in_pause", asleep_in_pause},
-    {"one_waits_with_a_deadline", one_waits_with_a_deadline},
-    {"one_writes_with_a_deadline", one_writes_with_a_deadline},
-    {"philosophers", philosophers},
-    {"inversion_behind_a_gate", inversion_behind_a_gate},
-    {"owners_end", owners_end},
-    {"relocked", relocked},
-    {"a_queue", a_queue},
-    {"cancelled_asynchronously", cancelled_asynchronously},
-    {"a_kernel_thread_posts", a_kernel_thread_posts},
-    {"a_timer_posts", a_timer_posts},
-    {"a_process_in_this_memory_posts", a_process_in_this_memory_posts},
+    {"mutexes_as_signals", mutexes_as_signals_alone},
+    {"opened_by_a_third", opened_by_a_third_alone},
+    {"asleep_in_a_sleep", asleep_in_a_sleep_alone},
+    {"asleep_in_sigwait", asleep_in_sigwait_alone},
+    {"asleep_in_epoll", asleep_in_epoll_alone},
+    {"asleep_in_read", asleep_in_read_alone},
+    {"a_handler_posts", a_handler_posts_alone},
+    {"asleep_in_pause", asleep_in_pause_alone},
+    {"one_waits_with_a_deadline", one_waits_with_a_deadline_alone},
+    {"one_writes_with_a_deadline", one_writes_with_a_deadline_alone},
+    {"philosophers", philosophers_alone},
+    {"inversion_behind_a_gate", inversion_behind_a_gate_alone},
+    {"owners_end", owners_end_alone},
+    {"relocked", relocked_alone},
+    {"a_queue", a_queue_alone},
+    {"cancelled_asynchronously", cancelled_asynchronously_alone},
+    {"a_kernel_thread_posts", a_kernel_thread_posts_alone},
+    {"a_timer_posts", a_timer_posts_alone},
+    {"a_process_in_this_memory_posts", a_process_in_this_memory_posts_alone},
 };
 
 int main(int argc, char **argv)
@@ -681,7 +717,6 @@ int main(int argc, char **argv)
 	char path[] = "/tmp/stderr-XXXXXX";
 	int said = dup(2);
 
-	sem_init(&posted, 0, 0);
 	errors = mkstemp(path);
 	REQUIRE(errors >= 0 && said >= 0);
 	unlink(path);
