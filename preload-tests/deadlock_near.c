@@ -135,6 +135,46 @@ static void one_writes_with_a_deadline(void)
 	quiet();
 }
 
+static void *rw_timed(void *arg)
+{
+	Pair *p = arg;
+
+	for (int i = 0; i < p->rounds; i++) {
+		struct timespec end;
+
+		pthread_mutex_lock(&p->a);
+		pthread_barrier_wait(&p->both);
+		end = after_ms(CLOCK_MONOTONIC, 20);
+		if (i % 2)
+			CHECK_EQ(pthread_rwlock_clockrdlock(&book, CLOCK_MONOTONIC, &end),
+				 ETIMEDOUT);
+		else
+			CHECK_EQ(pthread_rwlock_clockwrlock(&book, CLOCK_MONOTONIC, &end),
+				 ETIMEDOUT);
+		pthread_mutex_unlock(&p->a);
+		pthread_barrier_wait(&p->both);
+	}
+	return NULL;
+}
+
+static void one_waits_for_a_book_with_a_deadline(void)
+{
+	Pair p;
+
+	pair_init(&p, 10);
+	pthread_t t = spawn(rw_timed, &p);
+	for (int i = 0; i < p.rounds; i++) {
+		pthread_rwlock_wrlock(&book);
+		pthread_barrier_wait(&p.both);
+		pthread_mutex_lock(&p.a);
+		pthread_mutex_unlock(&p.a);
+		pthread_rwlock_unlock(&book);
+		pthread_barrier_wait(&p.both);
+	}
+	join(t);
+	quiet();
+}
+
 /* Philosophers who give the first fork back when the second is taken, and some who take forks in order. */
 enum { PHILOSOPHERS = 7 };
 static pthread_mutex_t forks[PHILOSOPHERS];
@@ -680,6 +720,7 @@ ALONE(a_handler_posts)
 ALONE(asleep_in_pause)
 ALONE(one_waits_with_a_deadline)
 ALONE(one_writes_with_a_deadline)
+ALONE(one_waits_for_a_book_with_a_deadline)
 ALONE(philosophers)
 ALONE(inversion_behind_a_gate)
 ALONE(owners_end)
@@ -700,6 +741,7 @@ static const struct test_case cases[] = {
     {"a_handler_posts", a_handler_posts_alone},
     {"asleep_in_pause", asleep_in_pause_alone},
     {"one_waits_with_a_deadline", one_waits_with_a_deadline_alone},
+    {"one_waits_for_a_book_with_a_deadline", one_waits_for_a_book_with_a_deadline_alone},
     {"one_writes_with_a_deadline", one_writes_with_a_deadline_alone},
     {"philosophers", philosophers_alone},
     {"inversion_behind_a_gate", inversion_behind_a_gate_alone},
