@@ -7,10 +7,10 @@
  * goroutine in the kernel and no such handler installed, sysmon is asked to look again after a tick, which
  * finds most programs gone on or gone. If nothing has run since then it looks closely.
  *
- * What makes that exact: with all processors on the idle list and its lock held nobody gets one, so no goroutine starts or
- * goes on that needs one; those that run without one are curg of their M. So each that is alive is seen to be parked
- * at the same time. Kernel threads that are not the runtime's are looked for between two such
- * looks: had one of them done something meanwhile, a goroutine would have run.
+ * What makes that exact: with all processors on the idle list and its lock held nobody gets one, so no goroutine
+ * starts or goes on that needs one, and those that run without one are seen to run. So each that is alive is seen
+ * to be parked at the same time. Kernel threads that are not the runtime's are looked for between two such looks:
+ * had one of them done something meanwhile, a goroutine would have run.
  */
 #include "runtime.h"
 
@@ -35,7 +35,7 @@ void deadlockfound(void)
 		host.die();
 }
 
-/* May all be asleep? What a busy process is asked all the time comes first. */
+/* May all be asleep? What rules it out most often, and is asked most cheaply, comes first. */
 static bool quiet(void)
 {
 	if (atomic_load(&sched.npidle) != sched.gomaxprocs || !deadlockwanted() ||

@@ -189,5 +189,7 @@ Test(asleep, is_not_said_while_something_may_come, .timeout = 60)
 	inscheduler(2, Sleepers, of_unknown_reason);
 	inscheduler(2, Sleepers, with_outsiders);
 	inscheduler(2, Sleepers, unwanted);
+	/* With a P that nobody can take from it, and without one. */
 	inscheduler(2, Sleepers, in_the_kernel);
+	inscheduler(1, Sleepers, in_the_kernel);
 }
