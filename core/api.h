@@ -136,6 +136,10 @@ int lockOSThreadOther(G *gp, void *hostg, void (*wired)(void *arg, int tid), voi
  * up, at its end. */
 void endOSThread(void);
 
+/* Has fn called soon, on g0 of an M that has no P, or, while none can be had, on the template thread. From
+ * sysmon; one at a time. */
+void runonm(void (*fn)(void));
+
 /* The M of the caller stays its own between the two; for a few instructions
  * of the shim that must not see the P taken away. No parking between. */
 M *acquirem(void);

@@ -25,9 +25,10 @@
 static struct {
 	Lock lock;
 	M *list;
-	_Atomic uint32_t seq;  /* futex of the template thread */
-	_Atomic uint32_t done; /* +1 for each that was made, or could not be; futex */
-} newms = {LOCK_INIT(RankSysmon), NULL, 0, 0};
+	_Atomic uint32_t seq;     /* futex of the template thread */
+	_Atomic uint32_t done;    /* +1 for each that was made, or could not be; futex */
+	void (*_Atomic fn)(void); /* runonm's, which found no M */
+} newms = {LOCK_INIT(RankSysmon), NULL, 0, 0, NULL};
 
 uint32_t fastrand(M *mp)
 {
@@ -86,6 +87,7 @@ static void mrecordback_locked(M *mp)
 {
 	sched.mcount--;
 	mp->nextp = NULL;
+	mp->mstartfn = NULL;
 	mp->schedlink = sched.mfree;
 	sched.mfree = mp;
 }
@@ -108,6 +110,16 @@ static void mended(M *mp)
 	lock(&sched.lock);
 	mrecordback_locked(mp);
 	unlock(&sched.lock);
+}
+
+/* What runonm has given mp to do; false: nothing. */
+static bool runmstartfn(M *mp)
+{
+	void (*fn)(void) = mp->mstartfn;
+	mp->mstartfn = NULL;
+	if (fn)
+		fn();
+	return fn != NULL;
 }
 
 /* First function on a new kernel thread; arg is its M. Returns when mexit says so. */
@@ -136,6 +148,7 @@ static void mstart(void *arg) UNCHECKED_ROLES
 	}
 	P *pp = mp->nextp;
 	mp->nextp = NULL;
+	runmstartfn(mp);
 	if (pp)
 		acquirep(mp, pp);
 	else
@@ -198,6 +211,9 @@ void templatethread(void *unused)
 	(void)unused;
 	for (;;) {
 		uint32_t seq = atomic_load(&newms.seq);
+		void (*fn)(void) = atomic_exchange(&newms.fn, NULL);
+		if (fn)
+			fn();
 		lock(&newms.lock);
 		M *mp = newms.list;
 		newms.list = NULL;
@@ -221,6 +237,8 @@ void templatethread(void *unused)
 			} else if (err) {
 				/* The limit of processes is reached, say: the others go on with the
 				 * work; sysmon tries again while there is some. */
+				if (mp->mstartfn)
+					atomic_store(&newms.fn, mp->mstartfn);
 				lock(&sched.lock);
 				mrecordback_locked(mp);
 				atomic_store_explicit(&sched.mfailed, nanotime(),
@@ -235,14 +253,19 @@ void templatethread(void *unused)
 	}
 }
 
+static void waketemplate(void)
+{
+	atomic_fetch_add(&newms.seq, 1);
+	futexwakeup(&newms.seq, 1);
+}
+
 static void templatemakes(M *mp)
 {
 	lock(&newms.lock);
 	mp->schedlink = newms.list;
 	newms.list = mp;
 	unlock(&newms.lock);
-	atomic_fetch_add(&newms.seq, 1);
-	futexwakeup(&newms.seq, 1);
+	waketemplate();
 }
 
 M *newmwired(void)
@@ -270,8 +293,8 @@ M *newmwired(void)
 	return NULL;
 }
 
-/* Has a new M made that starts with pp, or idle without one. */
-bool newm(P *pp, bool spinning)
+/* newm, of one that calls fn first. */
+static bool newmfn(P *pp, bool spinning, void (*fn)(void))
 {
 	lock(&sched.lock);
 	bool full = sched.mcount >= sched.maxmcount ||
@@ -284,8 +307,15 @@ bool newm(P *pp, bool spinning)
 	}
 	mp->nextp = pp;
 	mp->spinning = spinning;
+	mp->mstartfn = fn;
 	templatemakes(mp);
 	return true;
+}
+
+/* Has a new M made that starts with pp, or idle without one. */
+bool newm(P *pp, bool spinning)
+{
+	return newmfn(pp, spinning, NULL);
 }
 
 M *newmhere(int *err)
@@ -335,6 +365,7 @@ void mforkchild(void)
 {
 	lockinit(&newms.lock, RankSysmon);
 	newms.list = NULL;
+	atomic_store(&newms.fn, NULL);
 	atomic_store(&newms.seq, 0);
 }
 
@@ -387,6 +418,20 @@ void startm(P *pp, bool spinning)
 	notewakeup(&mp->park);
 }
 
+void runonm(void (*fn)(void))
+{
+	lock(&sched.lock);
+	M *mp = mget_locked();
+	unlock(&sched.lock);
+	if (mp) {
+		mp->mstartfn = fn;
+		notewakeup(&mp->park);
+	} else if (!newmfn(NULL, false, fn)) {
+		atomic_store(&newms.fn, fn);
+		waketemplate();
+	}
+}
+
 /* Sleeps until another M has work for this one. Returns with acquired P. */
 void stopm(void) UNCHECKED_ROLES
 {
@@ -397,12 +442,14 @@ void stopm(void) UNCHECKED_ROLES
 		throw("stopm: holding p");
 	if (mp->spinning)
 		throw("stopm: spinning");
-	lock(&sched.lock);
-	mput_locked(mp);
-	unlock(&sched.lock);
-	lastidle();
-	notesleep(&mp->park);
-	noteclear(&mp->park);
+	do {
+		lock(&sched.lock);
+		mput_locked(mp);
+		unlock(&sched.lock);
+		lastidle();
+		notesleep(&mp->park);
+		noteclear(&mp->park);
+	} while (runmstartfn(mp));
 	P *pp = mp->nextp;
 	mp->nextp = NULL;
 	acquirep(mp, pp);

@@ -89,8 +89,9 @@ struct M {
 	G *curg; /* running goroutine, or NULL; owner only, others read it racily */
 	/* The P, or 0; bit 0 set while sysmon is taking it (sysmon.c). */
 	_Atomic uintptr_t p;
-	P *nextp; /* P to start with; set by the waker before notewakeup(park) */
-	P *oldp;  /* P before the system call; owner only */
+	P *nextp;               /* P to start with; set by the waker before notewakeup(park) */
+	void (*mstartfn)(void); /* to be called before it looks for work; as nextp */
+	P *oldp;                /* P before the system call; owner only */
 	/* Critical sections entered: no switch, no taking of the P. Always > 0 on g0. */
 	_Atomic int32_t locks;
 	_Atomic bool spinning; /* looking for work without having any */

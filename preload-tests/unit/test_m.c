@@ -169,6 +169,77 @@ Test(m, without_an_idle_p_none_is_started, .timeout = 30)
 	inscheduler(1, 0, nop);
 }
 
+/* --- without a P ------------------------------------------------------------------------ */
+
+static M *_Atomic ranon; /* template: no M */
+static _Atomic int ran;
+
+static void noteswhere(void)
+{
+	G *gp = getg();
+
+	if (gp)
+		must(gp == gp->m->g0 && getp(gp->m) == NULL && gp->m->curg == NULL);
+	atomic_store(&ranon, gp ? gp->m : NULL);
+	atomic_fetch_add(&ran, 1);
+}
+
+static M *runsonm(void)
+{
+	int before = ran;
+
+	runonm(noteswhere);
+	while (ran == before)
+		usleep_os(100);
+	return ranon;
+}
+
+static void withoutp(void)
+{
+	countprocs();
+	M *mp = acquirem(); /* the only P stays here */
+	M *first = runsonm();
+
+	must(first != NULL && first != mp && made == 1);
+	while (sched.nmidle == 0)
+		usleep_os(100);
+	must(runsonm() == first && made == 1);
+	while (sched.nmidle == 0)
+		usleep_os(100);
+	releasem(mp);
+	/* It still is one that runs goroutines. */
+	for (int i = 0; i < 20; i++) {
+		spawn(napcall, (void *)200);
+		spawn(yielder, (void *)5);
+		joinall();
+	}
+	must(tally.ended == 40 && sched.mcount == 1 + made);
+}
+
+static void withoutm(void)
+{
+	countprocs();
+	M *mp = acquirem();
+	atomic_store(&refuse, true);
+	must(runsonm() == NULL && asked == 1); /* refused */
+	must(runsonm() == NULL);               /* not asked again so soon */
+	releasem(mp);
+}
+
+static void atlimit(void)
+{
+	countprocs();
+	must(runsonm() == NULL && asked == 0);
+}
+
+Test(m, what_needs_no_p_runs_while_none_is_free, .timeout = 30)
+{
+	inscheduler(1, 2, withoutp);
+	inscheduler(1, 0, withoutm);
+	debug.maxm = 1;
+	inscheduler(1, 0, atlimit);
+}
+
 /* --- limits -------------------------------------------------------------------------------- */
 
 static void limit(void)
