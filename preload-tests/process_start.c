@@ -129,8 +129,35 @@ static void state_from_before_holds(void)
 	CHECK_EQ(gettid(), getpid());
 }
 
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+static int takes_no_numbers(void)
+{
+	int fd[4], again[4];
+
+	for (int i = 0; i < 4; i++)
+		fd[i] = dup(2);
+	for (int i = 0; i < 4; i++)
+		close(fd[i]);
+	join(spawn(nothing, NULL));
+	for (int i = 0; i < 4; i++) {
+		again[i] = dup(2);
+		CHECK_EQ(again[i], fd[i]);
+	}
+	return 0;
+}
+
+static void numbers_of_files_are_as_before(void)
+{
+	CHECK_EQ(in_child(takes_no_numbers), 0);
+}
+
 static const struct test_case cases[] = {
     {"nothing_is_there", nothing_is_there},
+    {"numbers_of_files_are_as_before", numbers_of_files_are_as_before},
     {"state_from_before_holds", state_from_before_holds},
 };
 

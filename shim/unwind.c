@@ -18,6 +18,7 @@
 #include <link.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -255,6 +256,27 @@ static unw_accessors_t accessors = {
     .get_proc_name = procname,
 };
 
+/*
+ * The library makes a pipe to try memory by, which it doesn't with accessors like ours. It would keep
+ * two numbers that the program expects to get.
+ */
+static void withoutpipe(unw_addr_space_t space, __typeof__(&_Ux86_64_set_caching_policy) init)
+{
+	long fd[2];
+	struct stat st[2];
+
+	for (int i = 0; i < 2; i++)
+		fd[i] = sys2(SYS_eventfd2, 0, O_CLOEXEC);
+	for (int i = 0; i < 2; i++)
+		sys1(SYS_close, fd[i]);
+	init(space, UNW_CACHE_NONE);
+	for (int i = 0; i < 2; i++)
+		if (fstat((int)fd[i], &st[i]) || !S_ISFIFO(st[i].st_mode))
+			return;
+	for (int i = 0; i < 2 && st[0].st_ino == st[1].st_ino; i++)
+		sys1(SYS_close, fd[i]);
+}
+
 void unwindinit(void)
 {
 	if (lib.space)
@@ -276,7 +298,7 @@ void unwindinit(void)
 	unw_addr_space_t space = create(&accessors, 0);
 	if (!space)
 		return;
-	cache(space, UNW_CACHE_NONE);
+	withoutpipe(space, cache);
 	lib.space = space;
 	/* What it does once it does now. */
 	Registers here = {.pc = (uintptr_t)unwindinit};
