@@ -299,6 +299,8 @@ int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flag
 void netpollclosed(int fd);
 /* fd is one of the poller's own, which the program never opened. */
 bool netpollowns(int fd);
+/* fd, one of ours, gets out of the program's way if there is room: its new number. Any thread. */
+int movehigh(int fd);
 
 /* --- signals and cancellation --------------------------------------------- */
 

@@ -94,8 +94,7 @@ static void closefd(int fd)
 		sys1(SYS_close, fd);
 }
 
-/* Moves fd out of the program's way if there is room. */
-static int movehigh(int fd)
+int movehigh(int fd)
 {
 	enum { RlimitNofile = 7, Room = 16, LeastFd = 64 };
 	uint64_t lim[2] = {0, 0};

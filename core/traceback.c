@@ -465,7 +465,7 @@ static void work(void *arg)
 }
 
 /* As nobody, see the top. */
-static void run(Job *j)
+static bool run(Job *j)
 {
 	uint64_t pipe = 1ull << (SIGPIPE - 1), pending = 0, mask = maskall();
 	G *gp = getg();
@@ -483,15 +483,17 @@ static void run(Job *j)
 		int64_t now[2] = {0, 0};
 		sys4(SYS_rt_sigtimedwait, (long)&pipe, 0, (long)now, 8); /* ours */
 	}
+	bool all = tb.stack && !tb.out.dead;
 	unlock(&tb.lock);
 	goshim_g = gp;
 	maskback(mask);
+	return all;
 }
 
-void traceback(int fd, const int64_t *ids, size_t n)
+bool traceback(int fd, const int64_t *ids, size_t n)
 {
 	Job j = {.fd = fd, .ids = ids, .n = n, .all = n == 0};
-	run(&j);
+	return run(&j);
 }
 
 void tracebackfatal(const char *name, const void *info, const void *ctx, bool all)

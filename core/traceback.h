@@ -50,9 +50,9 @@ typedef enum TracebackLevel {
  * Writes to fd, in Go's layout, what goroutines do: those with the given ids in that order, or all when n is
  * 0, whatever the level. Any kernel thread, with or without a P; a goroutine calls it between
  * entersyscall and exitsyscall. Takes no lock of the program's or of libc's, waits for nobody but another
- * traceback, and gives up on a reader that takes nothing for some seconds. Never ends in SIGPIPE.
+ * traceback, and gives up on a reader that takes nothing for some seconds: false then. Never ends in SIGPIPE.
  */
-void traceback(int fd, const int64_t *ids, size_t n);
+bool traceback(int fd, const int64_t *ids, size_t n);
 
 /*
  * A signal is about to end the process: writes to stderr what GOTRACEBACK wants; of all goroutines if `all` and it

@@ -10,6 +10,7 @@
  * Children of vfork and clone() can have descriptors of their own, in our memory: they tell nobody.
  */
 #include "close.h"
+#include "dump.h"
 #include "fd.h"
 #include "pin.h"
 #include "sched.h"
@@ -48,13 +49,19 @@ static void closed(int fd)
 		netpollclosed(fd);
 }
 
+/* One that the program never opened. */
+static bool ownfd(int fd)
+{
+	return unlikely(netpollowns(fd) || dumpowns(fd));
+}
+
 /*
  * Lingering sockets and network files make close wait. It is never made twice,
  * not even after EINTR: the number may be another file's by then.
  */
 long closefd(int fd)
 {
-	if (unlikely(netpollowns(fd)))
+	if (ownfd(fd))
 		return -EBADF;
 	closing(fd);
 	entersyscall();
@@ -87,7 +94,7 @@ SHIM(int, mq_close, mqd_t q)
 	return r;
 }
 
-/* Daemons close all there is: all but the poller's. */
+/* Daemons close all there is: all but ours. */
 SHIM(int, close_range, unsigned first, unsigned last, int flags)
 {
 	if (getg() && (flags & CLOSE_RANGE_UNSHARE))
@@ -99,7 +106,7 @@ SHIM(int, close_range, unsigned first, unsigned last, int flags)
 	for (unsigned fd = first; fd <= end; fd++) {
 		if (fdword((int)fd))
 			forget((int)fd);
-		if (!netpollowns((int)fd))
+		if (!ownfd((int)fd))
 			continue;
 		if (fd > from && real.close_range(from, fd - 1, 0) < 0)
 			return -1;

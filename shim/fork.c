@@ -12,6 +12,7 @@
  * is the goroutine's block it is that block which it makes the kernel's in the child.
  * Goroutines that held a mutex are gone in the child, as threads natively.
  */
+#include "dump.h"
 #include "sched.h"
 #include "signal.h"
 #include "sync.h"
@@ -39,6 +40,7 @@ static void forkchild(Thread *self)
 	threadforkchild(self);
 	deadlockforkchild();
 	signalsforkchild(self);
+	dumpforkchild();
 }
 
 /*

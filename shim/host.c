@@ -12,6 +12,7 @@
  */
 #include "../core/host.h"
 #include "cancel.h"
+#include "dump.h"
 #include "sched.h"
 #include "signal.h"
 #include "thread.h"
@@ -244,7 +245,7 @@ static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi
 static void sysmonthread(void *arg)
 {
 	(void)arg;
-	sys2(SYS_prctl, PR_SET_NAME, (long)"goshim-sysmon");
+	sys2(SYS_prctl, PR_SET_NAME, (long)MONITOR);
 	sysmonthreadinit();
 	setstep(4);
 	sysmon(NULL);
@@ -304,10 +305,21 @@ static int64_t creator(G *gp, uintptr_t *pc)
 	return th ? th->creator : 0;
 }
 
+static void sysmontick(void)
+{
+	sigtick();
+	dumptick();
+}
+
+static bool signalspending(void)
+{
+	return sigtickneeded() || dumpneeded();
+}
+
 static void sysmonsleep(int64_t ns)
 {
 	struct timespec ts = {ns / 1000000000, ns % 1000000000};
-	if (!sigtickneeded())
+	if (!signalspending())
 		sys4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&ts, 0);
 }
 
@@ -348,8 +360,8 @@ static void sethost(void)
 	    .owntext = owntext,
 	    .unsafepc = unsafepc,
 	    .maypreempt = maypreempt,
-	    .sysmontick = sigtick,
-	    .signalspending = sigtickneeded,
+	    .sysmontick = sysmontick,
+	    .signalspending = signalspending,
 	    .sysmonsleep = sysmonsleep,
 	    .describe = describe,
 	    .unwindbegin = unwindbegin,

@@ -263,8 +263,7 @@ static void postprocess(const siginfo_t *info)
 
 static void sysmonsetmask(uint64_t m)
 {
-	uint64_t k = m | BIT(SIGURG);
-	k &= ~NEVERMASKED;
+	uint64_t k = m & ~(NEVERMASKED | BIT(SIGURG)); /* `goshim dump` asks by it */
 	atomic_store(&sigs.sysmonmask, m);
 	sys4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&k, 0, 8);
 }

@@ -3,6 +3,7 @@
  * kernel calls (signal.c says how it all works).
  */
 #include "cancel.h"
+#include "dump.h"
 #include "sched.h"
 #include "sigcore.h"
 
@@ -240,11 +241,18 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 	int err = errno;
 	ucontext_t *uc = ctx;
 	G *gp = getg();
-	if (sig == SIGURG && sigpreempt(sig, info, ctx)) {
+	if (sig == SIGURG && (dumpasked(info) || sigpreempt(sig, info, ctx))) {
 		errno = err;
 		return;
 	}
 	if (issysmon) {
+		/* SIGURG is open here for requests of ours, whatever the program thinks of it. They come
+		 * without value and sender when the process has too many signals pending. */
+		if (sig == SIGURG &&
+		    (!handled(sig) || (info->si_code == SI_USER && info->si_pid == 0))) {
+			errno = err;
+			return;
+		}
 		if (!ringput(
 			info)) { /* full: it waits in the kernel, until the next change of masks */
 			uint64_t m;

@@ -256,6 +256,20 @@ def suite_gdb():
     return counted(["preload-tests/gdb/run", "build"], 400)
 
 
+def suite_dump():
+    """goshim dump: of servers under load, all kinds of processes, and what it says to the rest"""
+    exists("preload-tests/dump/run", "preload-tests/dump/run")
+    need_release()
+    return counted(["preload-tests/dump/run", "build"], 300)
+
+
+def suite_dumps():
+    """a thousand dumps of each loaded server"""
+    exists("preload-tests/dump/run", "preload-tests/dump/run")
+    need_release()
+    return counted(["preload-tests/dump/run", "build", "--only", "storm", "--dumps", "1000"], 1200)
+
+
 def suite_demo():
     """tools/demo, shortened, and what it says to bad usage"""
     need_release()
@@ -326,8 +340,8 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "gdb", "bench", "demo"]
-LONG = ["debug", "repeat", "soak", "servers", "figures"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "gdb", "dump", "bench", "demo"]
+LONG = ["debug", "repeat", "soak", "servers", "dumps", "figures"]
 
 
 def main(argv):
@@ -350,7 +364,7 @@ def main(argv):
             print(f"test: {arg}: unknown option", file=sys.stderr)
             return 2
     names = [n for n in SUITES + LONG if n in chosen] if chosen else SUITES + (LONG if everything else [])
-    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "gdb", "bench", "demo", "repeat", "soak", "servers", "figures"}:
+    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "gdb", "dump", "dumps", "bench", "demo", "repeat", "soak", "servers", "figures"}:
         names.insert(0, "build")
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop)
