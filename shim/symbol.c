@@ -216,6 +216,8 @@ static void look(const Frame *frame, Symbol *out)
 	pathof(&o, out->object, sizeof out->object);
 	out->address = pc - o.base;
 	int fd = (int)sys4(SYS_openat, AT_FDCWD, (long)out->object, O_RDONLY | O_CLOEXEC, 0);
+	if (fd >= 0)
+		fd = movehigh(fd);
 	const Table *t = tableof(&o, fd);
 	if (!t->infile || fd >= 0)
 		nearest(t, fd, out->address, out);

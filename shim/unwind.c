@@ -319,7 +319,6 @@ int unwindstack(const Registers *regs, const StackCopy *stack, Frame *frames, in
 {
 	Reader r = {.regs = regs, .stack = stack};
 	unw_cursor_t c;
-	bool interrupted = true;
 	int n = 0;
 
 	if (!lib.space || lib.init(&c, lib.space, &r)) {
@@ -330,9 +329,11 @@ int unwindstack(const Registers *regs, const StackCopy *stack, Frame *frames, in
 		unw_word_t pc = 0;
 		if (lib.reg(&c, UNW_REG_IP, &pc) || pc == 0)
 			break;
-		bool signal = lib.signal(&c) > 0;
-		frames[n++] = (Frame){pc, interrupted, signal};
-		interrupted = signal;
+		/* Said of what a signal has interrupted; the frame before is the trampoline's. */
+		bool interrupted = n == 0 || lib.signal(&c) > 0;
+		if (n > 0)
+			frames[n - 1].signal = interrupted;
+		frames[n++] = (Frame){pc, interrupted, false};
 		if (lib.step(&c) <= 0)
 			break;
 	}

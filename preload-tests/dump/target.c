@@ -16,7 +16,9 @@ static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
 static volatile int urgent, pipes, interrupted, wrong;
 
-static void *waits_for_ever(void *arg)
+/* What threads do is not static: where the program's file can't be opened, only such names are known. */
+
+void *waits_for_ever(void *arg)
 {
 	pthread_mutex_lock(&m);
 	for (;;)
@@ -24,11 +26,24 @@ static void *waits_for_ever(void *arg)
 	return arg;
 }
 
-static void *computes(void *arg)
+__attribute__((noipa)) void *computes(void *arg)
 {
 	for (volatile long i = 0;; i++)
 		;
 	return arg;
+}
+
+void waits_in_handler(int sig)
+{
+	for (volatile long i = sig;; i++)
+		;
+}
+
+void *is_interrupted(void *arg)
+{
+	void *volatile r = computes(arg); /* no tail call */
+
+	return r;
 }
 
 static void handler(int sig)
@@ -48,7 +63,7 @@ static sigset_t only(int sig)
 	return set;
 }
 
-static void *reads_signalfd(void *arg)
+void *reads_signalfd(void *arg)
 {
 	struct signalfd_siginfo info;
 	sigset_t set = only(SIGURG);
@@ -59,7 +74,7 @@ static void *reads_signalfd(void *arg)
 	return arg;
 }
 
-static void *waits_for_signal(void *arg)
+void *waits_for_signal(void *arg)
 {
 	sigset_t set = only(SIGURG);
 
@@ -82,14 +97,14 @@ static bool polls_inline(int fd)
 	return r == 1;
 }
 
-static void *waits_inline(void *arg)
+void *waits_inline(void *arg)
 {
 	while (!polls_inline(-1))
 		;
 	return arg;
 }
 
-static void *closes(void *arg)
+void *closes(void *arg)
 {
 	for (;;) {
 		closefrom(3);
@@ -99,7 +114,7 @@ static void *closes(void *arg)
 }
 
 /* Children that live longer than somebody waits for an answer. */
-static void *forks(void *arg)
+void *forks(void *arg)
 {
 	for (;; sleep_ms(20)) {
 		int status;
@@ -114,7 +129,7 @@ static void *forks(void *arg)
 	return arg;
 }
 
-static void *locks_file(void *arg)
+void *locks_file(void *arg)
 {
 	int fd = open("/proc/self/exe", O_RDONLY);
 
@@ -165,7 +180,12 @@ int main(int argc, char **argv)
 		else if (!strcmp(what, "spin"))
 			for (int n = 0; n < 3; n++)
 				spawn(computes, NULL);
-		else if (!strcmp(what, "handler"))
+		else if (!strcmp(what, "handles")) {
+			signal(SIGUSR1, waits_in_handler);
+			pthread_t t = spawn(is_interrupted, NULL);
+			sleep_ms(20);
+			pthread_kill(t, SIGUSR1);
+		} else if (!strcmp(what, "handler"))
 			sigaction(SIGURG, &sa, NULL);
 		else if (!strcmp(what, "signalfd"))
 			spawn(reads_signalfd, NULL);

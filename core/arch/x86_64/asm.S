@@ -167,18 +167,42 @@ syscalltramp_intr:
 
 /*
  * Return address of an injected handler (preempt.c): the kernel's signal
- * frame lies above it. The bytes are those by which unwinders and debuggers
- * know a signal trampoline, and where there is a name, it is this one (libc's) for gdb.
+ * frame lies above it, and rsp points to its ucontext. Some unwinders go by what is
+ * written of it, where the instruction before belongs to it; others know the bytes, and, where there
+ * is a name, this one (libc's).
  */
+#define CFA_AT_GREG(at) .cfi_escape 0x0f, 5, 0x77, 0x80 | ((at) & 0x7f), 0x80 | ((at) >> 7), 0, 0x06
+#define REG_AT_GREG(reg, at) .cfi_escape 0x10, reg, 4, 0x77, 0x80 | ((at) & 0x7f), 0x80 | ((at) >> 7), 0
 	.globl __restore_rt
 	.hidden __restore_rt
 	.type __restore_rt, @function
 	.p2align 4
+	.cfi_startproc simple
+	.cfi_signal_frame
+	CFA_AT_GREG(160)
+	REG_AT_GREG(0, 144)	/* rax */
+	REG_AT_GREG(1, 136)	/* rdx */
+	REG_AT_GREG(2, 152)	/* rcx */
+	REG_AT_GREG(3, 128)	/* rbx */
+	REG_AT_GREG(4, 112)	/* rsi */
+	REG_AT_GREG(5, 104)	/* rdi */
+	REG_AT_GREG(6, 120)	/* rbp */
+	REG_AT_GREG(7, 160)	/* rsp */
+	REG_AT_GREG(8, 40)
+	REG_AT_GREG(9, 48)
+	REG_AT_GREG(10, 56)
+	REG_AT_GREG(11, 64)
+	REG_AT_GREG(12, 72)
+	REG_AT_GREG(13, 80)
+	REG_AT_GREG(14, 88)
+	REG_AT_GREG(15, 96)
+	REG_AT_GREG(16, 168)	/* rip */
 	nop
 __restore_rt:
 	movq $15, %rax
 	syscall
 	ud2
+	.cfi_endproc
 	.size __restore_rt, .-__restore_rt
 
 	.section .note.GNU-stack, "", @progbits
