@@ -28,7 +28,7 @@ static struct {
 	_Atomic uint32_t seq;     /* futex of the template thread */
 	_Atomic uint32_t done;    /* +1 for each that was made, or could not be; futex */
 	void (*_Atomic fn)(void); /* runonm's, which found no M */
-} newms = {LOCK_INIT(RankSysmon), NULL, 0, 0, NULL};
+} newms = {.lock = LOCK_INIT(RankSysmon)};
 
 uint32_t fastrand(M *mp)
 {
