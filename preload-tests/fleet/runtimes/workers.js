@@ -37,8 +37,9 @@ async function main() {
   const spins = new Worker('for (;;);', { eval: true });
   const waits = new Worker('Atomics.wait(new Int32Array(require("worker_threads").workerData), 1, 0)',
                            { eval: true, workerData: shared });
-  await new Promise(r => setTimeout(r, 100));
-  console.log('terminated', await spins.terminate(), await waits.terminate());
+  await Promise.all([spins, waits].map(w => new Promise(r => w.on('online', r))));
+  await Promise.all([spins.terminate(), waits.terminate()]);
+  console.log('terminated');
   console.log('exit', await ended(new Worker('process.exit(7)', { eval: true })));
 
   const pbkdf2 = util.promisify(crypto.pbkdf2);
