@@ -11,8 +11,7 @@ static int fds[2];
 
 static pthread_mutex_t held = PTHREAD_MUTEX_INITIALIZER;
 
-/* Functions that the tracebacks are to name: neither inlined nor left by their last call. */
-#define NAMED __attribute__((noinline, noclone))
+/* At the end of a NAMED one: it is not left by its last call. */
 #define STAYS __asm__ volatile("" ::: "memory")
 
 NAMED static void waits_for_the_lock(void)

@@ -39,6 +39,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A function that stacks are to name: neither inlined nor cloned. */
+#ifdef __clang__
+#define NAMED __attribute__((noinline))
+#else
+#define NAMED __attribute__((noipa))
+#endif
+
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 struct test_case {

@@ -26,7 +26,7 @@ void *waits_for_ever(void *arg)
 	return arg;
 }
 
-__attribute__((noipa)) void *computes(void *arg)
+NAMED void *computes(void *arg)
 {
 	for (volatile long i = 0;; i++)
 		;
