@@ -47,11 +47,15 @@ def test_java(scratch):
 
 
 def test_openmp(scratch):
-    return same_output(scratch, [fleet.built("fleet_threads_omp")], 20)
+    program = os.path.join(scratch, "threads_omp")
+    compiled(scratch, [fleet.find("gcc"), "-O2", "-fopenmp", "-o", program, source("threads_omp.c")])
+    return same_output(scratch, [program], 20)
 
 
 def test_cxx20(scratch):
-    return same_output(scratch, [fleet.built("fleet_threads20")], 240, 30)
+    program = os.path.join(scratch, "threads20")
+    compiled(scratch, [fleet.find("g++"), "-std=c++20", "-O2", "-pthread", "-o", program, source("threads20.cc")])
+    return same_output(scratch, [program], 240, 30)
 
 
 def test_rust(scratch):
