@@ -320,7 +320,7 @@ static void printstack(const Capture *c)
 
 static void printcreator(G *gp)
 {
-	Frame f = {0, false, false};
+	Frame f = {.pc = 0};
 	char by[48];
 	int64_t id = host.creator(gp, &f.pc);
 	if (!f.pc)
@@ -426,11 +426,49 @@ static void printone(int64_t id)
 			printgoroutine(gp);
 }
 
+static void printwaiter(int64_t id)
+{
+	char name[32] = "";
+	for (G *gp = atomic_load(&sched.allg); gp; gp = gp->alllink)
+		if (gp->goid == id)
+			host.describe(gp, name, sizeof name);
+	out("goroutine %d%s%s%s", id, name[0] ? " (" : "", name, name[0] ? ")" : "");
+}
+
+static void printcircle(const CircleWait *w, size_t n, size_t total)
+{
+	if (total == 1)
+		out("goshim: deadlock: a goroutine waits for a lock of its own\n");
+	else
+		out("goshim: deadlock: %d goroutines wait for each other's locks\n",
+		    (int64_t)total);
+	for (size_t i = 0; i < n; i++) {
+		Frame object = {.pc = (uintptr_t)w[i].lock, .data = true};
+		Symbol *s = &tb.symbol;
+		out("goshim: ");
+		printwaiter(w[i].id);
+		host.symbolize(&object, s);
+		out(" waits for %s %p", w[i].kind, w[i].lock);
+		if (s->function[0] && s->offset)
+			out(" (%s+0x%x)", s->function, s->offset);
+		else if (s->function[0])
+			out(" (%s)", s->function);
+		out(" held by ");
+		printwaiter(w[(i + 1) % total].id);
+		out("\n");
+	}
+	if (n < total)
+		out("goshim: and %d more\n", (int64_t)(total - n));
+	out("\n");
+}
+
 /* --- the calls ------------------------------------------------------------------------- */
 
 typedef struct Job {
 	int fd;
 	const char *title;
+	const CircleWait *circle; /* n are shown, of total */
+	size_t total;
 	const int64_t *ids;
 	size_t n;
 	bool all;
@@ -457,8 +495,10 @@ static void work(void *arg)
 			printcreator(j->gp);
 		out("\n");
 	}
+	if (j->circle)
+		printcircle(j->circle, j->n, j->total);
 	for (size_t i = 0; i < j->n; i++)
-		printone(j->ids[i]);
+		printone(j->circle ? j->circle[i].id : j->ids[i]);
 	if (j->all)
 		printall(j->gp);
 	outflush(&tb.out);
@@ -494,6 +534,12 @@ bool traceback(int fd, const int64_t *ids, size_t n)
 {
 	Job j = {.fd = fd, .ids = ids, .n = n, .all = n == 0};
 	return run(&j);
+}
+
+void tracebackcircle(int fd, const CircleWait *w, size_t n, size_t total)
+{
+	Job j = {.fd = fd, .circle = w, .n = n, .total = total};
+	run(&j);
 }
 
 void tracebackfatal(const char *name, const void *info, const void *ctx, bool all)

@@ -27,6 +27,7 @@ typedef struct Frame {
 	uintptr_t pc;
 	bool interrupted; /* pc is where it was interrupted; else where a call returns to */
 	bool signal;      /* what a signal handler returns to: no function of anybody's */
+	bool data;        /* no code at all: an object of the program's */
 } Frame;
 
 /* Where a pc is. Empty strings: unknown. */
@@ -53,6 +54,15 @@ typedef enum TracebackLevel {
  * traceback, and gives up on a reader that takes nothing for some seconds: false then. Never ends in SIGPIPE.
  */
 bool traceback(int fd, const int64_t *ids, size_t n);
+
+/* One of a circle of goroutines: it waits for a lock that the next one has. */
+typedef struct CircleWait {
+	int64_t id;
+	const char *kind; /* of the lock */
+	const void *lock;
+} CircleWait;
+/* Tells of a circle of `total`, and the stacks, of n of them; that many and the next one are in `w`. */
+void tracebackcircle(int fd, const CircleWait *w, size_t n, size_t total);
 
 /*
  * A signal is about to end the process: writes to stderr what GOTRACEBACK wants; of all goroutines if `all` and it

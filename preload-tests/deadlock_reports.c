@@ -347,8 +347,10 @@ static const struct hang {
 	"^goroutine [0-9]+ \"" name "\" \\[" why "[^]]*\\]:$", "^" call "\\(", "^" by "\\("
 #define LOCK "sync\\.Mutex\\.Lock"
 #define GOROUTINE(name) "goroutine [0-9]+ \\(" name "\\)"
-#define WAITS(one, kind, other) \
-	"^goshim: " GOROUTINE(one) " waits for " kind " 0x[0-9a-f]+ .*held by " GOROUTINE(other) "$"
+#define WAITS(one, kind, other)                                                                    \
+	"^goshim: " GOROUTINE(one) " waits for " kind                                              \
+				   " 0x[0-9a-f]+ \\(locks(\\+0x[0-9a-f]+)?\\) held by " GOROUTINE( \
+				       other) "$"
     {"two",
      two,
      {"^goshim: deadlock: 2 goroutines wait for each other's locks$",
@@ -375,7 +377,8 @@ static const struct hang {
       "^(writes_then_locks|locks_then_reads)\\("}},
     {"two_writers",
      two_writers,
-     {"^goshim: deadlock: 2 goroutines", " rwlock 0x", " rwlock 0x", "^pthread_rwlock_wrlock\\(",
+     {"^goshim: deadlock: 2 goroutines", " rwlock 0x[0-9a-f]+ \\((other_)?book\\) held by ",
+      " rwlock 0x[0-9a-f]+ \\((other_)?book\\) held by ", "^pthread_rwlock_wrlock\\(",
       "^writes_both\\(", "^pthread_rwlock_wrlock\\(", "^writes_both\\("}},
     {"its_own",
      its_own,

@@ -84,7 +84,6 @@ typedef struct Edge {
 	LockWait wait;
 	uint32_t owner;
 	int64_t goid;
-	char name[sizeof((Thread *)0)->name];
 } Edge;
 
 /* What the thread waits for; false: it doesn't. known: its wait is now part of this cycle. */
@@ -102,7 +101,6 @@ static bool waitof(uint32_t tid, Edge *e, uint64_t cycle)
 		/* The lock is there as long as somebody waits for it. */
 		e->owner = atomic_load_explicit(w->owner, memory_order_relaxed);
 		e->goid = goid(w->th->gp);
-		memcpy(e->name, w->th->name, sizeof e->name);
 		if (cycle)
 			w->cycle = cycle;
 	}
@@ -139,15 +137,6 @@ static const char *kindname(const LockWait *w)
 	return w->why == WaitMutex ? "mutex" : "rwlock";
 }
 
-/* The end of a line about e's owner. */
-static void sayedge(const Edge *e, const Edge *owner)
-{
-	bool named = e->name[0], ownernamed = owner->name[0];
-	warn("goroutine %d%s%s%s waits for %s %p held by goroutine %d%s%s%s", e->goid,
-	     named ? " (" : "", e->name, named ? ")" : "", kindname(&e->wait), (void *)e->wait.lock,
-	     owner->goid, ownernamed ? " (" : "", owner->name, ownernamed ? ")" : "");
-}
-
 /* Marks the waits of w's cycle: false if they are those of a cycle that was reported, which a
  * signal handler has only interrupted. */
 static bool isnew(const LockWait *w, int *n)
@@ -170,25 +159,21 @@ static bool isnew(const LockWait *w, int *n)
 static noinline_fn void report(const LockWait *w)
 {
 	KEEP_ERRNO;
-	int64_t ids[TracedMax];
-	Edge e, owner;
-	int n, said = 0;
+	CircleWait circle[TracedMax + 1];
+	uint32_t tid = w->tid;
+	int total, n = 0;
+	Edge e;
 	gosetwait(w->why);
 	entersyscall();
-	if (isnew(w, &n)) {
-		if (n == 1)
-			warn("deadlock: a goroutine waits for a lock of its own");
-		else
-			warn("deadlock: %d goroutines wait for each other's locks", (int64_t)n);
-		if (waitof(w->tid, &e, 0))
-			for (; said < n && said < TracedMax && waitof(e.owner, &owner, 0); said++) {
-				ids[said] = e.goid;
-				sayedge(&e, &owner);
-				e = owner;
-			}
-		if (said < n)
-			warn("and %d more", (int64_t)(n - said));
-		traceback(2, ids, (size_t)said);
+	if (isnew(w, &total)) {
+		for (; n < total && n <= TracedMax && waitof(tid, &e, 0); n++) {
+			circle[n] = (CircleWait){.id = e.goid,
+						 .kind = kindname(&e.wait),
+						 .lock = e.wait.lock};
+			tid = e.owner;
+		}
+		n -= n > 0 && n < total;
+		tracebackcircle(2, circle, (size_t)n, (size_t)total);
 		deadlockfound();
 	}
 	exitsyscall();

@@ -175,7 +175,19 @@ static const Table *tableof(const Object *o, int fd)
 	return t;
 }
 
-static void nearest(const Table *t, int fd, uint64_t addr, Symbol *out)
+/* Is s a name for what is at addr? */
+static bool names(const ElfW(Sym) * s, uint64_t addr, bool data, bool sized)
+{
+	int type = ELF64_ST_TYPE(s->st_info);
+	if (s->st_shndx == SHN_UNDEF || s->st_value > addr)
+		return false;
+	if (data)
+		return type == STT_OBJECT && addr < s->st_value + s->st_size;
+	return (type == STT_FUNC || type == STT_GNU_IFUNC || type == STT_NOTYPE) &&
+	       (s->st_size ? addr < s->st_value + s->st_size : !sized);
+}
+
+static void nearest(const Table *t, int fd, uint64_t addr, bool data, Symbol *out)
 {
 	ElfW(Sym) syms[128], best = {.st_name = 0};
 
@@ -184,11 +196,8 @@ static void nearest(const Table *t, int fd, uint64_t addr, Symbol *out)
 		if (!fetch(t, fd, t->syms + i * sizeof *syms, syms, n * sizeof *syms))
 			return;
 		for (ElfW(Sym) *s = syms; s < syms + n; s++) {
-			int type = ELF64_ST_TYPE(s->st_info);
-			if ((type != STT_FUNC && type != STT_GNU_IFUNC && type != STT_NOTYPE) ||
-			    s->st_shndx == SHN_UNDEF || s->st_value > addr ||
-			    s->st_value < best.st_value || s->st_name >= t->nstrs ||
-			    (s->st_size ? addr >= s->st_value + s->st_size : t->sized))
+			if (!names(s, addr, data, t->sized) || s->st_value < best.st_value ||
+			    s->st_name >= t->nstrs)
 				continue;
 			/* Of names for the same place, one with a size: it is the function's. */
 			if (best.st_name && s->st_value == best.st_value &&
@@ -206,7 +215,7 @@ static void nearest(const Table *t, int fd, uint64_t addr, Symbol *out)
 static void look(const Frame *frame, Symbol *out)
 {
 	/* The call's own address: what follows it may be another line, or another function. */
-	uintptr_t pc = frame->pc - (frame->interrupted || frame->signal ? 0 : 1);
+	uintptr_t pc = frame->pc - (frame->interrupted || frame->signal || frame->data ? 0 : 1);
 	Object o;
 
 	memset(out, 0, sizeof *out);
@@ -220,7 +229,7 @@ static void look(const Frame *frame, Symbol *out)
 		fd = movehigh(fd);
 	const Table *t = tableof(&o, fd);
 	if (!t->infile || fd >= 0)
-		nearest(t, fd, out->address, out);
+		nearest(t, fd, out->address, frame->data, out);
 	if (fd >= 0)
 		sys1(SYS_close, fd);
 	if (out->function[0])
@@ -231,7 +240,8 @@ void symbolize(const Frame *frame, Symbol *out)
 {
 	size_t i = frame->pc * 0x9e3779b97f4a7c15ull >> 56;
 	if (cache.known[i].frame.pc != frame->pc ||
-	    cache.known[i].frame.interrupted != frame->interrupted) {
+	    cache.known[i].frame.interrupted != frame->interrupted ||
+	    cache.known[i].frame.data != frame->data) {
 		look(frame, &cache.known[i].symbol);
 		cache.known[i].frame = *frame;
 	}

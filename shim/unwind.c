@@ -322,7 +322,7 @@ int unwindstack(const Registers *regs, const StackCopy *stack, Frame *frames, in
 	int n = 0;
 
 	if (!lib.space || lib.init(&c, lib.space, &r)) {
-		frames[0] = (Frame){regs->pc, true, false};
+		frames[0] = (Frame){.pc = regs->pc, .interrupted = true};
 		return 1;
 	}
 	while (n < max) {
@@ -333,7 +333,7 @@ int unwindstack(const Registers *regs, const StackCopy *stack, Frame *frames, in
 		bool interrupted = n == 0 || lib.signal(&c) > 0;
 		if (n > 0)
 			frames[n - 1].signal = interrupted;
-		frames[n++] = (Frame){pc, interrupted, false};
+		frames[n++] = (Frame){.pc = pc, .interrupted = interrupted};
 		if (lib.step(&c) <= 0)
 			break;
 	}

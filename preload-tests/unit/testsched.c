@@ -293,7 +293,7 @@ static int oneframe(const Registers *regs, const StackCopy *stack, Frame *frames
 {
 	(void)stack;
 	(void)max;
-	frames[0] = (Frame){regs->pc, true, false};
+	frames[0] = (Frame){.pc = regs->pc, .interrupted = true};
 	return 1;
 }
 
