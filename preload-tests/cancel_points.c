@@ -207,7 +207,7 @@ static struct timespec soon(void)
 #define POINTS(X)                                                                                \
 	X(accept, WAITS, accept(listener, NULL, NULL))                                           \
 	X(accept4, WAITS, accept4(listener, NULL, NULL, 0))                                      \
-	X(aio_suspend, WAITS | LAZY, const struct aiocb *list[] = {&aio};                        \
+	X(aio_suspend, WAITS | LAZY | DEFERRED, const struct aiocb *list[] = {&aio};             \
 	  aio_suspend(list, 1, NULL))                                                            \
 	X(clock_nanosleep, WAITS, clock_nanosleep(CLOCK_MONOTONIC, 0, &hour, NULL))              \
 	X(close, 0, close(dup(file)))                                                            \
@@ -275,7 +275,7 @@ static struct timespec soon(void)
 	X(sigwaitinfo, WAITS, sigwaitinfo(&usr2, NULL))                                          \
 	X(sleep, WAITS, sleep(3600))                                                             \
 	X(system, 0, (void)!system("true"))                                                      \
-	X(system_waiting, WAITS, (void)!system("exec sleep 600"))                                \
+	X(system_waiting, WAITS | DEFERRED, (void)!system("exec sleep 600"))                     \
 	X(tcdrain, 0, tcdrain(pty))                                                              \
 	X(usleep, WAITS, usleep(999999999))                                                      \
 	X(wait, 0, wait(NULL))                                                                   \
@@ -284,8 +284,9 @@ static struct timespec soon(void)
 	X(write, 0, write(file, buf, 1))                                                         \
 	X(write_socket, WAITS, write(sock[0], buf, 1))                                           \
 	X(writev, WAITS, writev(sock[0], &iov, 1))                                               \
-	X(fgetc, WAITS, stream = fdopen(dup(rd), "r"); fgetc(stream))                            \
-	X(fflush, WAITS, stream = fdopen(dup(sock[0]), "w"); fputc('x', stream); fflush(stream))
+	X(fgetc, WAITS | DEFERRED, stream = fdopen(dup(rd), "r"); fgetc(stream))                 \
+	X(fflush, WAITS | DEFERRED, stream = fdopen(dup(sock[0]), "w"); fputc('x', stream);      \
+	  fflush(stream))
 
 #define OTHERS(X)                                                                                 \
 	X(dup, close_quietly(dup(file)))                                                          \
@@ -334,7 +335,11 @@ static struct timespec soon(void)
 	X(socket, close_quietly(socket(AF_UNIX, SOCK_STREAM, 0)))                                 \
 	X(stat, struct stat st; stat(path, &st))
 
-enum { WAITS = 1, LAZY = 2 /* with nothing to wait for, libc's does not look */ };
+enum {
+	WAITS = 1,
+	LAZY = 2,     /* with nothing to wait for, libc's does not look */
+	DEFERRED = 4, /* holds locks of libc's, which asynchronous cancellation leaves locked */
+};
 
 static void close_quietly(int fd)
 {
@@ -370,7 +375,7 @@ static const struct row {
 /* --- the runs ---------------------------------------------------------------------------------- */
 
 static int handlers;
-static volatile int here, passed;
+static volatile int here, passed, type;
 
 static void handler(void *arg)
 {
@@ -395,6 +400,7 @@ static void *without_request(void *row)
 {
 	pthread_cleanup_push(handler, NULL);
 	pthread_cleanup_push(handler, NULL);
+	pthread_setcanceltype(type, NULL);
 	here = 1;
 	((const struct row *)row)->call();
 	passed = 1;
@@ -434,10 +440,12 @@ static void requested_before(void)
 	}
 }
 
-static void requested_in_the_wait(void)
+static void in_the_wait(int with_type, const char *how)
 {
+	type = with_type;
 	for (unsigned i = 0; i < COUNT(points); i++) {
-		if (!(points[i].flags & WAITS))
+		if (!(points[i].flags & WAITS) ||
+		    (type == PTHREAD_CANCEL_ASYNCHRONOUS && points[i].flags & DEFERRED))
 			continue;
 		for (int late = 0; late < 2; late++) {
 			setup(1);
@@ -447,10 +455,20 @@ static void requested_in_the_wait(void)
 			if (late)
 				sleep_ms(5);
 			CHECK_EQ(pthread_cancel(t), 0);
-			cancelled(&points[i], "in the wait", t, 0);
+			cancelled(&points[i], how, t, 0);
 			teardown();
 		}
 	}
+}
+
+static void requested_in_the_wait(void)
+{
+	in_the_wait(PTHREAD_CANCEL_DEFERRED, "in the wait");
+}
+
+static void requested_of_an_asynchronous_wait(void)
+{
+	in_the_wait(PTHREAD_CANCEL_ASYNCHRONOUS, "in the wait, asynchronous");
 }
 
 static void no_points(void)
@@ -466,6 +484,7 @@ static void no_points(void)
 static const struct test_case cases[] = {
     {"requested_before", requested_before},
     {"requested_in_the_wait", requested_in_the_wait},
+    {"requested_of_an_asynchronous_wait", requested_of_an_asynchronous_wait},
     {"no_points", no_points},
 };
 
