@@ -64,28 +64,39 @@ static void sleeper(void *why)
 	atomic_fetch_add(&tally.ended, 1);
 }
 
-/* Sees it said so often, or waits as long as it takes to be sure that it isn't, and wakes all. */
-static void *ender(void *want)
+/* What is to happen before the sleepers are woken: so many looks at outsiders, so much said. */
+static int wantasks, wantsaid;
+static _Atomic bool up;
+
+static void *ender(void *unused)
 {
-	if (want != NULL)
-		while (times() < (int)(intptr_t)want)
-			usleep(1000);
+	(void)unused;
+	while (times() < wantsaid || asks < wantasks)
+		usleep(1000);
 	usleep(Looked);
-	must(times() == (int)(intptr_t)want);
+	must(times() == wantsaid && asks == wantasks);
 	while (tally.ended < Sleepers)
 		semaready(&bed, Sleepers, NULL, NULL, NULL, 0);
-	semaready(&other, 1, NULL, NULL, NULL, 0);
+	for (; !up; usleep(1000))
+		semaready(&other, 1, NULL, NULL, NULL, 0);
 	return NULL;
 }
 
-static void allsleep(WaitReason why, int64_t deadline, int want)
+static void *(*end)(void *) = ender;
+
+static void allsleep(WaitReason why, int64_t deadline, int looks, int texts)
 {
 	pthread_t t;
 
-	for (int i = 0; i < Sleepers; i++)
+	wantasks = looks;
+	wantsaid = texts;
+	tally.ended = 0;
+	up = false;
+	for (int i = end == ender ? 0 : 1; i < Sleepers; i++)
 		spawn(sleeper, (void *)(intptr_t)why);
-	must(pthread_create(&t, NULL, ender, (void *)(intptr_t)want) == 0);
+	must(pthread_create(&t, NULL, end, NULL) == 0);
 	semapark(&other, NULL, NULL, NULL, 0, WaitJoin, deadline, 0);
+	up = true;
 	joinall();
 	pthread_join(t, NULL);
 }
@@ -93,8 +104,7 @@ static void allsleep(WaitReason why, int64_t deadline, int want)
 static void said_once(void)
 {
 	setup();
-	allsleep(WaitCond, FOREVER, 1);
-	must(asks == 1);
+	allsleep(WaitCond, FOREVER, 1, 1);
 }
 
 Test(asleep, is_said_once, .timeout = 60)
@@ -106,9 +116,8 @@ Test(asleep, is_said_once, .timeout = 60)
 static void again(void)
 {
 	setup();
-	allsleep(WaitMutex, FOREVER, 1);
-	tally.ended = 0;
-	allsleep(WaitSem, FOREVER, 2);
+	allsleep(WaitMutex, FOREVER, 1, 1);
+	allsleep(WaitSem, FOREVER, 2, 2);
 }
 
 Test(asleep, is_said_again_when_something_ran_meanwhile, .timeout = 60)
@@ -119,35 +128,29 @@ Test(asleep, is_said_again_when_something_ran_meanwhile, .timeout = 60)
 static void witha_deadline(void)
 {
 	setup();
-	allsleep(WaitCond, nanotime() + 10000000000, 0);
-	must(asks == 0);
+	allsleep(WaitCond, nanotime() + 10000000000, 0, 0);
 }
 
 static void of_unknown_reason(void)
 {
 	setup();
-	allsleep(WaitSignal, FOREVER, 0);
-	must(asks == 0);
+	allsleep(WaitSignal, FOREVER, 0, 0);
 }
 
 static void with_outsiders(void)
 {
 	setup();
 	host.outsiders = somebody;
-	allsleep(WaitCond, FOREVER, 0);
-	must(asks == 1);
+	allsleep(WaitCond, FOREVER, 1, 0);
 	/* That doesn't change, as far as we know. */
-	tally.ended = 0;
-	allsleep(WaitCond, FOREVER, 0);
-	must(asks == 1);
+	allsleep(WaitCond, FOREVER, 1, 0);
 }
 
 static void unwanted(void)
 {
 	setup();
 	debug.deadlock = DeadlockOff;
-	allsleep(WaitCond, FOREVER, 0);
-	must(asks == 0);
+	allsleep(WaitCond, FOREVER, 0, 0);
 }
 
 static int fds[2];
@@ -170,17 +173,11 @@ static void *writer(void *arg)
 /* One is in the kernel, without our knowledge. */
 static void in_the_kernel(void)
 {
-	pthread_t t;
-
 	setup();
 	must(pipe(fds) == 0);
-	for (int i = 1; i < Sleepers; i++)
-		spawn(sleeper, (void *)WaitCond);
+	end = writer;
 	spawn(hiddenread, (void *)WaitCond);
-	must(pthread_create(&t, NULL, writer, (void *)1) == 0);
-	semapark(&other, NULL, NULL, NULL, 0, WaitJoin, FOREVER, 0);
-	joinall();
-	pthread_join(t, NULL);
+	allsleep(WaitCond, FOREVER, 1, 1);
 }
 
 Test(asleep, is_not_said_while_something_may_come, .timeout = 60)
