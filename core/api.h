@@ -299,8 +299,20 @@ int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flag
 void netpollclosed(int fd);
 /* fd is one of the poller's own, which the program never opened. */
 bool netpollowns(int fd);
-/* fd, one of ours, gets out of the program's way if there is room: its new number. Any thread. */
+
+/*
+ * Descriptors of the library's own. movehigh: fd gets out of the program's way if there is room; its new number.
+ * One that is open for a moment is opened between ownfdmake and ownfdmade, which does the same (fd < 0: it
+ * could not be), and closed by ownfdclose. On kernel threads that no fork has to wait for long. fork calls the other three.
+ */
 int movehigh(int fd);
+void ownfdmake(void);
+int ownfdmade(int fd);
+void ownfdclose(int fd);
+bool ownfd(int fd); /* is it one? */
+void ownfdfork(void);
+void ownfdforked(void);
+void ownfdforkchild(void);
 
 /* --- signals and cancellation --------------------------------------------- */
 

@@ -63,7 +63,6 @@ struct PollWaiter {
 enum {
 	ChunkDescs = 256,
 	MaxChunks = 4096,  /* descriptors beyond wait in the kernel */
-	HighFd = 2000,     /* ours are moved there, or below the limit */
 	StackWaiters = 32, /* tickets of a wait without allocation */
 	MaxEvents = 128,
 	Directions = 3,
@@ -92,25 +91,6 @@ static void closefd(int fd)
 {
 	if (fd >= 0)
 		sys1(SYS_close, fd);
-}
-
-int movehigh(int fd)
-{
-	enum { RlimitNofile = 7, Room = 16, LeastFd = 64 };
-	uint64_t lim[2] = {0, 0};
-	long want = HighFd, r;
-
-	sys4(SYS_prlimit64, 0, RlimitNofile, 0, (long)lim);
-	if (lim[0] < HighFd + Room)
-		want = (long)lim[0] - Room;
-	for (; want > LeastFd; want /= 2) {
-		r = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, want);
-		if (r >= 0) {
-			closefd(fd);
-			return (int)r;
-		}
-	}
-	return fd;
 }
 
 /* A new epoll instance with its eventfd: 0 or -errno. */

@@ -212,7 +212,9 @@ static bool capturekernel(Capture *c, G *gp, M *mp, bool *runs)
 	char path[64], buf[256];
 	Text t = textin(path, sizeof path);
 	textput(&t, "/proc/self/task/%d/syscall", (int64_t)atomic_load(&mp->tid));
+	ownfdmake();
 	long n = readfile(textend(&t), buf, sizeof buf);
+	ownfdmade(-1);
 	uintptr_t sp = 0, pc = 0;
 	*runs = n > 0 && buf[0] == 'r'; /* "running" */
 	if (n <= 0 || *runs)

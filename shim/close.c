@@ -10,7 +10,6 @@
  * Children of vfork and clone() can have descriptors of their own, in our memory: they tell nobody.
  */
 #include "close.h"
-#include "dump.h"
 #include "fd.h"
 #include "pin.h"
 #include "sched.h"
@@ -49,19 +48,13 @@ static void closed(int fd)
 		netpollclosed(fd);
 }
 
-/* One that the program never opened. */
-static bool ownfd(int fd)
-{
-	return unlikely(netpollowns(fd) || dumpowns(fd));
-}
-
 /*
  * Lingering sockets and network files make close wait. It is never made twice,
  * not even after EINTR: the number may be another file's by then.
  */
 long closefd(int fd)
 {
-	if (ownfd(fd))
+	if (unlikely(ownfd(fd)))
 		return -EBADF;
 	closing(fd);
 	entersyscall();

@@ -21,7 +21,6 @@ static _Atomic uint64_t asked[ASKERS];
 #define ANSWERING (2ull << 32)
 
 static _Atomic bool answering; /* somebody runs answerall, or is about to */
-static _Atomic int answerfd = -1;
 
 bool dumpasked(const siginfo_t *info)
 {
@@ -47,11 +46,6 @@ static bool anynoted(void)
 		if (atomic_load(&asked[i]) & NOTED)
 			return true;
 	return false;
-}
-
-bool dumpowns(int fd)
-{
-	return fd >= 0 && fd == atomic_load_explicit(&answerfd, memory_order_relaxed);
 }
 
 /* Whoever can signal us may be another user still, natively unable to look at our memory. */
@@ -96,15 +90,12 @@ static void tell(int fd, uint32_t number)
 
 static void answer(uint32_t number)
 {
-	long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ownfdmake();
+	int fd = ownfdmade((int)sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 
-	if (fd < 0)
-		return;
-	fd = movehigh((int)fd);
-	atomic_store(&answerfd, (int)fd);
-	tell((int)fd, number);
-	atomic_store(&answerfd, -1);
-	sys1(SYS_close, fd);
+	if (fd >= 0)
+		tell(fd, number);
+	ownfdclose(fd);
 }
 
 static void answerall(void)
@@ -136,10 +127,6 @@ void dumptick(void)
 
 void dumpforkchild(void)
 {
-	int fd = atomic_exchange(&answerfd, -1);
-
-	if (fd >= 0)
-		sys1(SYS_close, fd);
 	for (int i = 0; i < ASKERS; i++)
 		atomic_store(&asked[i], 0);
 	atomic_store(&answering, false);

@@ -44,7 +44,6 @@ static inline socklen_t dumpaddress(struct sockaddr_un *a, uint32_t number)
 bool dumpasked(const siginfo_t *info); /* SIGURG: is it a request? Then it is noted. SIGSAFE */
 bool dumpneeded(void);                 /* dumptick has something to do */
 void dumptick(void);                   /* on sysmon: has noted requests answered */
-bool dumpowns(int fd);                 /* the descriptor of an answer */
 void dumpforkchild(void);
 
 #endif

@@ -52,6 +52,7 @@ static void childhandler(void)
 {
 	Thread *self = curthread();
 	forkgen++;
+	ownfdforkchild();
 	if (self || (schedstarted() && !vforkthread()))
 		forkchild(self);
 }
@@ -63,7 +64,7 @@ void forkinit(void)
 	if (done)
 		return;
 	done = true;
-	real.__register_atfork(NULL, NULL, childhandler, NULL);
+	real.__register_atfork(ownfdfork, ownfdforked, childhandler, NULL);
 }
 
 /* Everybody's handlers come through here: ours goes before the first. */
@@ -83,9 +84,12 @@ SHIM(int, pthread_atfork, void (*prepare)(void), void (*parent)(void), void (*ch
 /* async-signal-safe: no handlers. */
 SHIM(pid_t, _Fork, void)
 {
+	ownfdfork();
 	pid_t pid = real._Fork();
 	if (pid == 0)
 		childhandler();
+	else
+		ownfdforked();
 	return pid;
 }
 
@@ -125,7 +129,10 @@ SHIM(int, clone, int (*fn)(void *), void *stack, int flags, void *arg, ...)
 		return real.clone(fn, stack, flags, arg, ptid, block, ctid);
 	if (!(flags & CLONE_VM)) {
 		Clone c = {fn, arg};
-		return real.clone(cloned, stack, flags, &c, ptid, block, ctid);
+		ownfdfork();
+		int pid = real.clone(cloned, stack, flags, &c, ptid, block, ctid);
+		ownfdforked();
+		return pid;
 	}
 	BRACKET; /* the child inherits the mask */
 	if (!(flags & CLONE_SETTLS)) {

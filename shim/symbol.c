@@ -224,14 +224,13 @@ static void look(const Frame *frame, Symbol *out)
 		return;
 	pathof(&o, out->object, sizeof out->object);
 	out->address = pc - o.base;
-	int fd = (int)sys4(SYS_openat, AT_FDCWD, (long)out->object, O_RDONLY | O_CLOEXEC, 0);
-	if (fd >= 0)
-		fd = movehigh(fd);
+	ownfdmake();
+	int fd =
+	    ownfdmade((int)sys4(SYS_openat, AT_FDCWD, (long)out->object, O_RDONLY | O_CLOEXEC, 0));
 	const Table *t = tableof(&o, fd);
 	if (!t->infile || fd >= 0)
 		nearest(t, fd, out->address, frame->data, out);
-	if (fd >= 0)
-		sys1(SYS_close, fd);
+	ownfdclose(fd);
 	if (out->function[0])
 		out->offset += frame->pc - pc;
 }

@@ -120,8 +120,10 @@ void *forks(void *arg)
 		int status;
 
 		if (fork() == 0) {
+			for (int fd = 3; fd < 4000; fd++)
+				if (fcntl(fd, F_GETFD) >= 0)
+					_exit(1);
 			sleep(60);
-			_exit(0);
 		}
 		while (waitpid(-1, &status, WNOHANG) > 0)
 			wrong++;
