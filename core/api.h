@@ -345,6 +345,10 @@ bool siginterruptible(G *gp, void *ctx);
 /* The last act of an injected fn: makes *ctx resume right on this M. No preemption after it. */
 void sigresume(void *ctx);
 
+/* The CPU time in ns of gp, which has this host record: from the first question on, and
+ * for goroutine 1 also until the start. -ESRCH: it has ended. Any thread. */
+int64_t gcputime(G *gp, void *hostg);
+
 void wakesysmon(void);   /* SIGSAFE */
 void *sigrestorer(void); /* for rt_sigaction: code that returns from a handler */
 

@@ -119,7 +119,7 @@ void goroutinestart(void)
 {
 	G *gp = getg();
 	releasem(gp->m);
-	gp->startfn(gp->startarg);
+	gp->fn(gp->fnarg);
 	throw("goroutine returned");
 }
 
@@ -146,13 +146,14 @@ static G *gmake(P *pp, void (*fn)(void *), void *arg, void *tls, void *hostg, ui
 	gp->goid = atomic_fetch_add_explicit(&sched.goidgen, 1, memory_order_relaxed) + 1;
 	gp->tls = tls;
 	gp->host = hostg;
-	gp->startfn = fn;
-	gp->startarg = arg;
+	gp->fn = fn;
+	gp->fnarg = arg;
 	gp->stacklo = stacklo;
 	gp->stackhi = stackhi;
 	gp->lockedm = NULL;
 	gp->lockedcount = 0;
 	gp->kmask = sched.basekmask;
+	cpureset(gp, 0);
 	gp->waitreason = WaitNone;
 	atomic_store_explicit(&gp->intr, 0, memory_order_relaxed);
 	tlssetg(tls, gp);
@@ -225,8 +226,8 @@ static void goexit0(G *gp)
 	check_g0();
 	M *mp = getg()->m;
 	check_p(mp);
-	void (*done)(void *) = gp->exitdone;
-	void *arg = gp->exitarg;
+	void (*done)(void *) = gp->fn;
+	void *arg = gp->fnarg;
 	casgstatus(gp, Grunning, Gdead);
 	dropg(mp);
 	bool mends = gp->mends, mainstoo = gp->mendsmain;
@@ -249,8 +250,8 @@ static void goexit0(G *gp)
 void goexit(void (*done)(void *arg), void *arg)
 {
 	G *gp = getg();
-	gp->exitdone = done;
-	gp->exitarg = arg;
+	gp->fn = done;
+	gp->fnarg = arg;
 	mcall(goexit0);
 	throw("goexit: returned");
 }

@@ -17,6 +17,7 @@ typedef enum LockRank {
 	RankNoteList,
 	RankStack,
 	RankMem, /* leaf: allocator */
+	RankCpu, /* leaf: a goroutine's CPU time */
 	RankDebug,
 	RankCount
 } LockRank;

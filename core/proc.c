@@ -151,8 +151,12 @@ void mcall(void (*fn)(G *gp))
 /* gp leaves the M, whose g0 we are on. */
 void dropg(M *mp)
 {
-	mp->curg->m = NULL;
+	G *gp = mp->curg;
+	gp->m = NULL;
 	mp->curg = NULL;
+	atomic_signal_fence(memory_order_seq_cst); /* gcputime has the other half */
+	if (unlikely(atomic_load_explicit(&gp->counted, memory_order_relaxed)))
+		cpuout(gp);
 }
 
 void setkmask(M *mp, uint64_t mask)
@@ -169,6 +173,9 @@ void execute(G *gp, bool inherittime)
 	P *pp = getp(mp);
 	mp->curg = gp;
 	gp->m = mp;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (unlikely(atomic_load_explicit(&gp->counted, memory_order_relaxed)))
+		cpuin(gp, mp);
 	casgstatus(gp, Grunnable, Grunning);
 	if (!inherittime) {
 		uint32_t tick = atomic_load_explicit(&pp->schedtick, memory_order_relaxed);

@@ -53,6 +53,13 @@ typedef struct Gobuf {
 	uintptr_t sp; /* callee-saved registers and return address lie at sp */
 } Gobuf;
 
+typedef struct CPUTime {
+	Lock lock;
+	int tid;       /* of the M that it runs on, 0: it doesn't run */
+	int64_t start; /* that thread's clock when it began there */
+	int64_t sum;   /* until it left the last one */
+} CPUTime;
+
 struct G {
 	/* Offsets known to asm.S: keep sched and tls first (arch.h asserts). */
 	Gobuf sched;
@@ -65,6 +72,7 @@ struct G {
 	_Atomic bool parking;  /* its M's g0 is not done with parking it */
 	bool wantintr;         /* the coming park may be ended by ginterrupt (owner) */
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
+	_Atomic bool counted;  /* its CPU time is, in cpu */
 	WaitReason waitreason;
 	int64_t waitsince;  /* nanotime(); this and waitobj are valid while Gwaiting */
 	Place syscallplace; /* valid while Gsyscall */
@@ -77,11 +85,10 @@ struct G {
 	bool mends;     /* its M ends with it (lockOSThreadForever) */
 	bool mendsmain; /* ... even if it is main's (endOSThread) */
 	void *host;
-	void (*startfn)(void *);
-	void *startarg;
-	uint64_t kmask; /* kernel signal mask of the M that runs it */
-	void (*exitdone)(void *);
-	void *exitarg;
+	void (*fn)(void *); /* what it begins with; at its end, what goexit was given */
+	void *fnarg;
+	uint64_t kmask;       /* kernel signal mask of the M that runs it */
+	CPUTime *_Atomic cpu; /* kept for the next one that it becomes */
 };
 
 struct M {
@@ -253,10 +260,14 @@ bool mshort(void) MAY_RUN_WITHOUT_P; /* within the last second no M could be mad
 void mput_locked(M *mp) MAY_RUN_WITHOUT_P;
 M *mget_locked(void) MAY_RUN_WITHOUT_P;
 bool newm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
-M *newmwired(
-    void); /* the same by a thread that has nothing of its own; it waits already. NULL: none to be had */
+/* An M for a goroutine that is to be wired: made by the template, it waits already. NULL: none to be had. */
+M *newmwired(void);
 void sparem(void);     /* sees to it that some M is not wired */
 M *newmhere(int *err); /* by the calling goroutine's kernel thread, for one that is to be wired */
+/* A goroutine whose CPU time is counted comes to the M, and leaves it. */
+void cpuin(G *gp, M *mp);
+void cpuout(G *gp);
+void cpureset(G *gp, int64_t had); /* nobody has asked for it */
 void startm(P *pp, bool spinning) MAY_RUN_WITHOUT_P;
 void stopm(void) ON_G0;
 void handoffp(P *pp) MAY_RUN_WITHOUT_P;

@@ -152,6 +152,7 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	gp->stacklo = stacklo;
 	gp->stackhi = stackhi;
 	gp->kmask = kmask;
+	cpureset(gp, threadcputime(gettid_os())); /* it was all there was */
 	gp->m = m0;
 	m0->curg = gp;
 	gp->status = Grunning;

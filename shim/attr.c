@@ -1,6 +1,6 @@
 /*
  * attr.c - what a thread is asked about itself: attributes, scheduling,
- * affinity, CPU clock.
+ * affinity.
  *
  * libc answers from the kernel thread whose id stands in the block. A
  * goroutine's is none of the kernel's, so: what all kernel threads of ours
@@ -142,20 +142,4 @@ SHIM(int, pthread_setschedprio, pthread_t t, int prio)
 	struct sched_param now;
 	int r = shim_pthread_getschedparam(t, &policy, &now);
 	return r ? r : setsched(th, policy, &param);
-}
-
-/* The clock of a kernel thread: the goroutine's own only when it is wired. */
-SHIM(int, pthread_getcpuclockid, pthread_t t, clockid_t *clock)
-{
-	Thread *th = threadof(t);
-	if (!th || !schedstarted())
-		return real.pthread_getcpuclockid(t, clock);
-	if (gone(th))
-		return ESRCH;
-	int r = pinthread(th, PinSelf);
-	if (r)
-		return r;
-	enum { SCHED = 2, PERTHREAD = 4 };
-	*clock = (clockid_t)(~(unsigned)th->ktid << 3) | SCHED | PERTHREAD;
-	return 0;
 }

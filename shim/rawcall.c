@@ -66,6 +66,12 @@ bool rawcall(long nr, long *a, long *r)
 	case SYS_sigaltstack:
 		*r = shim_sigaltstack((const stack_t *)a[0], (stack_t *)a[1]);
 		return true;
+	case SYS_clock_gettime:
+		if (!cputhread((clockid_t)a[0]))
+			return false;
+		*r = shim_clock_gettime((clockid_t)a[0], (struct timespec *)a[1]);
+		return true;
+	case SYS_getrusage: *r = shim_getrusage((int)a[0], (struct rusage *)a[1]); return true;
 	case SYS_capget:
 		*r = shim_capget((cap_user_header_t)a[0], (cap_user_data_t)a[1]);
 		return true;

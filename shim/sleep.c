@@ -66,12 +66,42 @@ static int sleepinkernel(clockid_t clock, int flags, const struct timespec *req,
 	}
 }
 
+/* Until th has computed so long: it can't have sooner than in that time. */
+static int sleepforthread(Thread *th, int flags, const struct timespec *req, struct timespec *rem)
+{
+	enum { SHORTEST = 100000 };
+	int64_t end = timens(req), left;
+
+	if (!validtime(req) || th == curthread())
+		return -EINVAL;
+	if (!(flags & TIMER_ABSTIME) && end < FOREVER / 2)
+		end += cputimeof(th);
+	for (;;) {
+		int64_t now = cputimeof(th);
+
+		left = end - now;
+		if (now < 0)
+			return -ESRCH;
+		if (left <= 0)
+			return 0;
+		if (sleepuntil(deadlinein(left < SHORTEST ? SHORTEST : left)) == -EINTR)
+			break;
+	}
+	if (rem && !(flags & TIMER_ABSTIME))
+		*rem = (struct timespec){left / 1000000000, left % 1000000000};
+	return -EINTR;
+}
+
 static int sleepon(clockid_t clock, int flags, const struct timespec *req, struct timespec *rem)
 {
 	if (clock == CLOCK_THREAD_CPUTIME_ID)
 		return -EINVAL;
 	if (clock == CLOCK_PROCESS_CPUTIME_ID)
 		return sleepinkernel(OwnCPUTime, flags, req, rem);
+	Thread *th = cputhread(clock);
+
+	if (th)
+		return sleepforthread(th, flags, req, rem);
 	if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC)
 		return sleepinkernel(clock, flags, req, rem);
 	if (!validtime(req))

@@ -99,6 +99,12 @@ extern _Atomic int nthreads; /* live goroutines that are threads of the program 
  * vfork and clone() make in its memory; clone() was told what they share. */
 bool hasprocess(int what);
 
+/* cputime.c: the thread whose CPU time this clock is, NULL: another clock; that time, in ns, or
+ * negative; and the kernel's clock for it, for which its thread is wired. */
+Thread *cputhread(clockid_t clock);
+int64_t cputimeof(Thread *th);
+int kernelclock(clockid_t *clock);
+
 /* tsd.c: runs the calling thread's key destructors. */
 void tsdexit(void);
 

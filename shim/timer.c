@@ -76,8 +76,11 @@ static bool remember(int id, uint32_t tid, bool again)
 
 SHIM(int, timer_create, clockid_t clock, struct sigevent *ev, timer_t *timer)
 {
-	if (getg() && clock == CLOCK_THREAD_CPUTIME_ID)
-		pin(PinSelf);
+	int err = kernelclock(&clock);
+	if (err) {
+		errno = err;
+		return -1;
+	}
 	uint32_t tid = ev && ev->sigev_notify == SIGEV_THREAD_ID ? (uint32_t)ev->_sigev_un._tid : 0;
 	if (!tid || !threadwithtid(tid)) {
 		int plain = real.timer_create(clock, ev, timer);
