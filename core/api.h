@@ -237,11 +237,12 @@ int gosleep(int64_t deadline, int flags);
 void entersyscall(void);
 void exitsyscall(void);
 /* entersyscall for one that returns before the call is made: where a function goes on
- * that stays meanwhile, as CALLERSPLACE() has it, for tracebacks. */
+ * that stays meanwhile, as CALLERSPLACE() has it, for tracebacks. `waits`: the call is
+ * expected to last, and the P free to be taken at once. */
 typedef struct Place {
 	uintptr_t pc, sp, bp;
 } Place;
-void entersyscallat(const Place *where);
+void entersyscallat(const Place *where, bool waits);
 /* What tracebacks are to say of the caller meanwhile. */
 void gosetwait(WaitReason why);
 /* Of the caller of the function that says this. */

@@ -137,10 +137,10 @@ void entersyscall(void)
 		reentersyscall(&here, false);
 }
 
-void entersyscallat(const Place *where)
+void entersyscallat(const Place *where, bool waits)
 {
 	if (getg())
-		reentersyscall(where, false);
+		reentersyscall(where, waits);
 }
 
 void exitsyscall(void)

@@ -74,7 +74,7 @@ SHIM(int, pthread_barrier_wait, pthread_barrier_t *pb)
 {
 	Barrier *b = (Barrier *)pb;
 	if (unlikely(b->shared)) {
-		BRACKET;
+		BRACKETWAIT;
 		return real.pthread_barrier_wait(pb);
 	}
 	Arrival a = {.b = b};

@@ -232,7 +232,7 @@ static int sharedwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec 
 	if (mutexisours(m))
 		return unjoinedwait(m, clock, abs);
 	wire(); /* libc's cancellation signals the kernel thread that the block names */
-	bracketenter();
+	bracketwait(true);
 	__attribute__((cleanup(leavenative), unused)) int native = 0;
 	return abs ? real.pthread_cond_clockwait(pc, pm, clock, abs)
 		   : real.pthread_cond_wait(pc, pm);

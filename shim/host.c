@@ -530,7 +530,7 @@ static void gonative(Thread *th)
 	if (th->wired) /* libc's code for robust and PI mutexes writes it into them */
 		TLSFIELD(th->block, int, tls.tid) = (int)sys0(SYS_gettid);
 	gsetkmask(th->mask & ~(1ull << (SIGURG - 1)));
-	entersyscallat(&th->bracketplace);
+	entersyscallat(&th->bracketplace, th->bracketwaits);
 	atomic_store(&th->native, (int)sys0(SYS_gettid));
 }
 
@@ -559,16 +559,29 @@ static void comeback(Thread *th)
 	TLSFIELD(th->block, uint32_t, tls.tid) = th->tid;
 }
 
-void bracketenter(void)
+static void openbracket(const Place *where, bool waits)
 {
 	Thread *th = curthread();
 	if (!th)
 		return;
 	lockOSThread();
 	if (th->bracket++ == 0) {
-		th->bracketplace = CALLERSPLACE();
+		th->bracketplace = *where;
+		th->bracketwaits = waits;
 		gonative(th);
 	}
+}
+
+void bracketenter(void)
+{
+	Place here = CALLERSPLACE();
+	openbracket(&here, false);
+}
+
+void bracketwait(bool waits)
+{
+	Place here = CALLERSPLACE();
+	openbracket(&here, waits);
 }
 
 /*

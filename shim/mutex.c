@@ -43,7 +43,8 @@ uint32_t forkgen = 1;
  */
 enum { Locked = 1, Waiters = 2, WokenShift = 8, WokenMask = -1u << WokenShift };
 
-/* word of a shared mutex: libc's. */
+/* word of a shared mutex: libc's. In that of one with a ceiling this has the upper bits. */
+enum { HeldMask = (1 << 19) - 1 };
 enum { SharedFree = 0, SharedLocked = 1, SharedWaiters = 2 };
 
 /* A waiter that has waited this long is handed the mutex. As Go's starvationThresholdNs. */
@@ -380,7 +381,9 @@ static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait, uint32_t users
 	if (kindof((Mutex *)pm) & KindInherit)
 		avoidmain();
 	wire();
-	bracketenter();
+	/* Somebody's, unless it is a ceiling; a hint. */
+	uint32_t held = atomic_load_explicit(&((Mutex *)pm)->word, memory_order_relaxed) & HeldMask;
+	bracketwait(wait && held);
 	if (!wait)
 		err = real.pthread_mutex_trylock(pm);
 	else if (!limit.abs)

@@ -306,10 +306,13 @@ static int readlock(RWLock *l, Limit limit)
 
 /* --- shared between processes: libc's ------------------------------------------------ */
 
+/* In libc's word: 1 is the writers' phase, 2 that a writer has it or is next, the rest are readers. */
+enum { LibcPhase = 1, LibcWriter = 2 };
+
 static noinline_fn int sharedread(pthread_rwlock_t *pl, Limit limit, bool wait)
 {
 	int err;
-	bracketenter();
+	bracketwait(wait && (load((RWLock *)pl) & LibcWriter));
 	if (!wait)
 		err = real.pthread_rwlock_tryrdlock(pl);
 	else if (limit.abs)
@@ -324,7 +327,7 @@ static noinline_fn int sharedwrite(pthread_rwlock_t *pl, Limit limit, bool wait)
 {
 	int err;
 	wire();
-	bracketenter();
+	bracketwait(wait && (load((RWLock *)pl) & ~(uint32_t)LibcPhase));
 	if (!wait)
 		err = real.pthread_rwlock_trywrlock(pl);
 	else if (limit.abs)

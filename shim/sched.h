@@ -24,12 +24,18 @@ void schedrestartable(void); /* in a fork child: the next thread starts it anew 
  * others than goroutines.
  */
 void bracketenter(void);
+/* The same for what will probably wait, if `waits`: the P is free to be taken at once. */
+void bracketwait(bool waits);
 void bracketleave(void);
 /* For a scope that is a cancellation point: leaves also when libc unwinds it. */
 void bracketunwind(const int *unused);
+#define BRACKETEND __attribute__((cleanup(bracketunwind), unused)) const int bracketed = 0
 #define BRACKET         \
 	bracketenter(); \
-	__attribute__((cleanup(bracketunwind), unused)) const int bracketed = 0
+	BRACKETEND
+#define BRACKETWAIT        \
+	bracketwait(true); \
+	BRACKETEND
 
 /* Wires the goroutine to its kernel thread under that thread's true tid and
  * robust list, while it holds a robust or PI mutex. Nests. */

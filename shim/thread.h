@@ -50,6 +50,7 @@ typedef struct Thread {
 	int bracket;                /* depth of the native bracket (host.c) */
 	uint64_t bracketmask;
 	Place bracketplace; /* who is in it */
+	bool bracketwaits;  /* ... to wait there */
 	/* The kernel thread of a goroutine in its bracket, for libc's cancellation signal;
 	 * 0: not in one. Negative while one is being sent: it stays there meanwhile. */
 	_Atomic int native;
