@@ -192,7 +192,8 @@ static void *hold_for_a_while(void *arg)
 {
 	CHECK_EQ(pthread_mutex_lock(&s->m), 0);
 	__atomic_store_n(&s->turn, 1, __ATOMIC_RELEASE);
-	sleep_ms(100);
+	CHECK(wait_for(&s->turn, 2, 30000));
+	sleep_ms(10);
 	CHECK_EQ(pthread_mutex_unlock(&s->m), 0);
 	return arg;
 }
@@ -208,6 +209,7 @@ static void timeouts(void)
 		struct timespec ts = after_ms(CLOCK_REALTIME, 10);
 		CHECK_EQ(pthread_mutex_trylock(&s->m), EBUSY);
 		CHECK_EQ(pthread_mutex_timedlock(&s->m, &ts), ETIMEDOUT);
+		__atomic_store_n(&s->turn, 2, __ATOMIC_RELEASE);
 		CHECK_EQ(pthread_mutex_lock(&s->m), 0);
 		CHECK_EQ(pthread_mutex_unlock(&s->m), 0);
 		join(t);
