@@ -105,14 +105,6 @@ static bool ismthread(int tid)
 	return tid == atomic_load(&sched.sysmontid);
 }
 
-static void report(void)
-{
-	static const char what[] = "fatal error: all goroutines are asleep - deadlock!\n\n";
-	writeall(2, what, sizeof what - 1);
-	traceback(2, NULL, 0);
-	deadlockfound();
-}
-
 int64_t asleepcheck(int64_t now)
 {
 	if (atomic_exchange(&asked, false) && schedticks() != told) {
@@ -133,7 +125,8 @@ int64_t asleepcheck(int64_t now)
 	}
 	if (schedticks() == ticks && allasleep()) {
 		told = ticks;
-		report();
+		tracebackall(2, "fatal error: all goroutines are asleep - deadlock!");
+		deadlockfound();
 	}
 	return FOREVER;
 }

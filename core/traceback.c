@@ -538,6 +538,12 @@ bool traceback(int fd, const int64_t *ids, size_t n)
 	return run(&j);
 }
 
+void tracebackall(int fd, const char *title)
+{
+	Job j = {.fd = fd, .title = title, .all = true};
+	run(&j);
+}
+
 void tracebackcircle(int fd, const CircleWait *w, size_t n, size_t total)
 {
 	Job j = {.fd = fd, .circle = w, .n = n, .total = total};

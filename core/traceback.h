@@ -55,6 +55,9 @@ typedef enum TracebackLevel {
  */
 bool traceback(int fd, const int64_t *ids, size_t n);
 
+/* All, after a line for a title. */
+void tracebackall(int fd, const char *title);
+
 /* One of a circle of goroutines: it waits for a lock that the next one has. */
 typedef struct CircleWait {
 	int64_t id;

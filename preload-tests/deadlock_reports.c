@@ -581,6 +581,23 @@ static void aborts(void)
 	aborted("a_semaphore");
 }
 
+/* Whoever has read what the program says is gone: it hangs on nevertheless. */
+static void unread(void)
+{
+	static const char *const names[] = {"two", "a_semaphore"};
+
+	for (size_t i = 0; i < COUNT(names); i++) {
+		Process p = start(hang(names[i]), "deadlock=report");
+
+		close(p.fd);
+		p.fd = open("/dev/null", O_RDONLY);
+		sleep_ms(500);
+		int status = ends(&p);
+		if (!(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+			FAIL("%s: has ended by itself: %d", names[i], status);
+	}
+}
+
 static void off(void)
 {
 	static const char *const names[] = {"two", "a_semaphore"};
@@ -597,10 +614,8 @@ static void off(void)
 }
 
 static const struct test_case cases[] = {
-    {"cycles", cycles},
-    {"sleepers", sleepers},
-    {"aborts", aborts},
-    {"off", off},
+    {"cycles", cycles}, {"sleepers", sleepers}, {"aborts", aborts},
+    {"unread", unread}, {"off", off},
 };
 
 int main(int argc, char **argv)

@@ -62,6 +62,10 @@ static void bad(void)
 	    {"GOSHIM", "slice=99999999999999999999"},
 	    {"GOSHIM", "slice=-1"},
 	    {"GOSHIM", "storm,bogus,storm"},
+	    {"GOSHIM", "deadlock"},
+	    {"GOSHIM", "deadlock=1"},
+	    {"GOSHIM", "deadlock=aborts"},
+	    {"GOSHIM", "deadlock="},
 	    {"GOSHIM", "two\nlines"},
 	    {"GOSHIM", "\033[31mred\177"},
 	    {"GOMAXPROCS", "0"},
@@ -96,9 +100,17 @@ static void long_ones(void)
 
 static void good(void)
 {
-	static const char *const values[] = {"",           ",,",          "storm",
-					     "storm=0",    "slice=100",   "maxthreads=8",
-					     "sysmon=100", "kernelwaits", "storm,slice=1000,"};
+	static const char *const values[] = {"",
+					     ",,",
+					     "storm",
+					     "storm=0",
+					     "slice=100",
+					     "maxthreads=8",
+					     "sysmon=100",
+					     "kernelwaits",
+					     "storm,slice=1000,",
+					     "deadlock=abort",
+					     "deadlock=off,deadlock=report"};
 
 	for (unsigned i = 0; i < COUNT(values); i++)
 		CHECK_EQ(lines("GOSHIM", values[i]), 0);
