@@ -140,6 +140,10 @@ void endOSThread(void);
  * sysmon; one at a time. */
 void runonm(void (*fn)(void));
 
+/* To make another M will be the process's death: sees to it that there are some for so many threads, all of
+ * which may wait in the kernel, and for the Ps; none is made any more. 0: it won't be, after all. */
+void lastms(int threads);
+
 /* The M of the caller stays its own between the two; for a few instructions
  * of the shim that must not see the P taken away. No parking between. */
 M *acquirem(void);

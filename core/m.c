@@ -26,7 +26,8 @@ static struct {
 	Lock lock;
 	M *list;
 	_Atomic uint32_t seq;     /* futex of the template thread */
-	_Atomic uint32_t done;    /* +1 for each that was made, or could not be; futex */
+	_Atomic uint32_t asked;   /* how many were asked for, */
+	_Atomic uint32_t done;    /* and made, or could not be; futex */
 	void (*_Atomic fn)(void); /* runonm's, which found no M */
 } newms = {.lock = LOCK_INIT(RankSysmon)};
 
@@ -159,6 +160,14 @@ static void mstart(void *arg) UNCHECKED_ROLES
 	schedule();
 }
 
+/* mfailed, when making an M would be the process's death (lastms). */
+enum { MForbidden = INT64_MAX };
+
+static bool forbidden(void)
+{
+	return atomic_load(&sched.mfailed) == MForbidden;
+}
+
 bool mshort(void)
 {
 	int64_t failed = atomic_load_explicit(&sched.mfailed, memory_order_relaxed);
@@ -227,7 +236,7 @@ void templatethread(void *unused)
 			mp->schedlink = NULL;
 			bool spinning = mp->spinning;
 			P *pp = mp->nextp;
-			int err = sigstackalloc(mp);
+			int err = forbidden() ? -EAGAIN : sigstackalloc(mp);
 			if (!err)
 				err =
 				    host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
@@ -241,8 +250,9 @@ void templatethread(void *unused)
 					atomic_store(&newms.fn, mp->mstartfn);
 				lock(&sched.lock);
 				mrecordback_locked(mp);
-				atomic_store_explicit(&sched.mfailed, nanotime(),
-						      memory_order_relaxed);
+				if (!forbidden())
+					atomic_store_explicit(&sched.mfailed, nanotime(),
+							      memory_order_relaxed);
 				unlock(&sched.lock);
 				abandonp(pp, spinning);
 			}
@@ -264,6 +274,7 @@ static void templatemakes(M *mp)
 	lock(&newms.lock);
 	mp->schedlink = newms.list;
 	newms.list = mp;
+	atomic_fetch_add(&newms.asked, 1);
 	unlock(&newms.lock);
 	waketemplate();
 }
@@ -341,6 +352,24 @@ M *newmhere(int *err)
 	return NULL;
 }
 
+/* Waits until newms.done is no longer that. */
+static void awaitm(uint32_t done)
+{
+	blockingsyscall(202 /* futex */, (long)&newms.done, 128 /* FUTEX_WAIT_PRIVATE */, done, 0,
+			0, 0);
+}
+
+/* Has an idle M made, and waits for it. */
+static bool newmidle(void)
+{
+	uint32_t done = atomic_load(&newms.done);
+	if (!newm(NULL, false))
+		return false;
+	while (atomic_load(&newms.done) == done)
+		awaitm(done);
+	return true;
+}
+
 /*
  * Sees to it that some M is not wired. Those that are can't run other
  * goroutines, and a program that has wired its threads may go on to forbid
@@ -353,12 +382,19 @@ void sparem(void)
 	for (M *mp = atomic_load(&sched.allm); mp && !have; mp = mp->alllink)
 		have = atomic_load(&mp->tid) && !mp->lockedg;
 	unlock(&sched.lock);
-	uint32_t done = atomic_load(&newms.done);
-	if (have || !newm(NULL, false))
-		return;
-	while (atomic_load(&newms.done) == done)
-		blockingsyscall(202 /* futex */, (long)&newms.done, 128 /* FUTEX_WAIT_PRIVATE */,
-				done, 0, 0, 0);
+	if (!have)
+		newmidle();
+}
+
+void lastms(int threads)
+{
+	while (threads > 0 && sched.mcount < threads + sched.gomaxprocs && newmidle())
+		;
+	atomic_store(&sched.mfailed, threads > 0 ? MForbidden : 0);
+	/* The template thread may be at it. */
+	uint32_t done;
+	while (threads > 0 && (done = atomic_load(&newms.done)) != atomic_load(&newms.asked))
+		awaitm(done);
 }
 
 void mforkchild(void)
@@ -367,6 +403,8 @@ void mforkchild(void)
 	newms.list = NULL;
 	atomic_store(&newms.fn, NULL);
 	atomic_store(&newms.seq, 0);
+	atomic_store(&newms.asked, 0);
+	atomic_store(&newms.done, 0);
 }
 
 void mput_locked(M *mp)

@@ -5,6 +5,12 @@
  */
 #include "test.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+
 enum { THREADS = 4, ROUNDS = 300 };
 
 static pthread_barrier_t ready;
@@ -16,7 +22,8 @@ static void pin(void)
 {
 	cpu_set_t set;
 
-	CHECK_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+	CPU_ZERO(&set);
+	CPU_SET(sched_getcpu(), &set);
 	CHECK_EQ(pthread_setaffinity_np(pthread_self(), sizeof set, &set), 0);
 }
 
@@ -113,10 +120,88 @@ static void all_pinned(void)
 	run(THREADS);
 }
 
+/* --- by the death of who makes one ---------------------------------------------------------------------- */
+
+enum { WAITERS = 12 };
+static int files[WAITERS + 1];
+
+static void *waits_in_the_kernel(void *arg)
+{
+	int me = (int)(intptr_t)arg;
+
+	pthread_barrier_wait(&ready);
+	pthread_barrier_wait(&ready);
+	CHECK_EQ(flock(files[me], LOCK_EX), 0);
+	turn++;
+	CHECK_EQ(flock(files[me], LOCK_UN), 0);
+	pthread_mutex_lock(&m);
+	started++;
+	pthread_mutex_unlock(&m);
+	for (volatile int i = 0; i < 1000000; i++)
+		;
+	usleep(1000);
+	return NULL;
+}
+
+static struct sock_filter no_threads[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 3, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 2, 0),
+    BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, SYS_fork, 0, 2),
+    BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, SYS_vfork, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+
+static int filtered(void)
+{
+	struct sock_fprog prog = {COUNT(no_threads), no_threads};
+	char path[] = "/tmp/goshim-test-XXXXXX";
+	pthread_t t[WAITERS];
+
+	files[WAITERS] = mkstemp(path);
+	REQUIRE(files[WAITERS] >= 0);
+	for (int i = 0; i < WAITERS; i++)
+		files[i] = open(path, O_RDWR);
+	unlink(path);
+	REQUIRE(flock(files[WAITERS], LOCK_EX) == 0);
+	pthread_barrier_init(&ready, NULL, WAITERS + 1);
+	for (int i = 0; i < WAITERS; i++)
+		t[i] = spawn(waits_in_the_kernel, (void *)(intptr_t)i);
+	pthread_barrier_wait(&ready);
+	REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	/* One that the kernel refuses changes nothing. */
+	prog.len = 0;
+	CHECK_ERRNO(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog),
+		    EINVAL);
+	prog.len = COUNT(no_threads);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog) != 0)
+		return 77;
+	pthread_barrier_wait(&ready);
+	sleep_ms(50);
+	REQUIRE(flock(files[WAITERS], LOCK_UN) == 0);
+	for (int i = 0; i < WAITERS; i++)
+		join(t[i]);
+	CHECK_EQ(turn, WAITERS);
+	CHECK_EQ(started, WAITERS);
+	return 0;
+}
+
+/* All wait in the kernel at once, as they natively may. */
+static void killed_by_a_filter(void)
+{
+	int status = in_child(filtered);
+
+	if (status == 77 << 8)
+		SKIP_CASE("no filters for all threads");
+	CHECK_EQ(status, 0);
+}
+
 static const struct test_case cases[] = {
     {"none_pinned", none_pinned},
     {"some_pinned", some_pinned},
     {"all_pinned", all_pinned},
+    {"killed_by_a_filter", killed_by_a_filter},
 };
 
 TEST_MAIN(cases)

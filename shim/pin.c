@@ -74,8 +74,7 @@ void settle(void)
 	unpin(PinSched);
 }
 
-/* The system call nr, which sets something that the kernel keeps for the calling thread. */
-static long changes(unsigned why, long nr, const long *a)
+long changes(unsigned why, long nr, const long *a)
 {
 	unsigned new = pin(why);
 	long r = sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
@@ -407,19 +406,6 @@ SHIM(int, prctl, int kind, ...)
 }
 
 /* --- by syscall() ------------------------------------------------------------------- */
-
-static long seccomp(long *a)
-{
-	enum { StrictMode = 0, FilterMode = 1, ForAll = 1 };
-	if (a[0] != StrictMode && a[0] != FilterMode)
-		return sys3(SYS_seccomp, a[0], a[1], a[2]);
-	if (!(a[0] == FilterMode && a[1] & ForAll))
-		return changes(PinMore, SYS_seccomp, a);
-	long r = sys3(SYS_seccomp, a[0], a[1], a[2]);
-	if (r == 0) /* what the filter needs of the caller all have with it */
-		unpin(PinPrivs);
-	return r;
-}
 
 /* Credentials have three keyrings, and where new keys go. */
 static unsigned keyctlwires(const long *a)

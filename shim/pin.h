@@ -16,6 +16,9 @@ enum {
 /* Wires the calling goroutine to its kernel thread; those of why that are new. */
 unsigned pin(unsigned why);
 void unpin(unsigned why);
+/* The system call nr, which sets something that the kernel keeps for the calling thread. */
+long changes(unsigned why, long nr, const long *a);
+long seccomp(const long *a); /* the system call */
 /* The caller's affinity, class or nice value has been set: back to what all have? */
 void settle(void);
 /* Before the caller is wired to its kernel thread, which may have to end with it: not main's, unless it is main. */
