@@ -182,8 +182,11 @@ bool maywaitinkernel(void)
 	if (!mp)
 		return true;
 	P *pp = getp(mp);
-	bool may = runqempty(pp) && sched.runqsize == 0 && !netpollanywaiters() && !mshort() &&
-		   atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked;
+	/* A wired one's M is of no use to others meanwhile. */
+	bool may =
+	    mp->lockedg != NULL ||
+	    (runqempty(pp) && sched.runqsize == 0 && !netpollanywaiters() && !mshort() &&
+	     atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked);
 	releasem(mp);
 	return may;
 }
