@@ -110,24 +110,25 @@ static bool waitof(uint32_t tid, Edge *e, uint64_t cycle)
 
 /* --- finding ------------------------------------------------------------------------ */
 
-/* Do the owners lead from w back to w, and is that for ever? */
-static bool closes(const LockWait *w)
+/* Do the owners lead from w back to w, and is that for ever? Over how many waits; 0: no. */
+static int closes(const LockWait *w)
 {
 	uint32_t tid = atomic_load_explicit(w->owner, memory_order_relaxed), seen = 0;
 	bool strict = w->strict;
+	int n = 1;
 	Edge e;
-	if (tid == w->tid)
-		return w->relock && !atomic_load_explicit(&handed, memory_order_relaxed);
-	for (uint32_t n = 1; tid != w->tid; n++) {
+	if (tid == w->tid && !w->relock)
+		return 0;
+	for (; tid != w->tid; n++) {
 		/* In another cycle one comes round to where one was at some power of two. */
 		if (tid == 0 || tid == seen || !waitof(tid, &e, 0) || e.wait.number > w->number)
-			return false;
+			return 0;
 		if ((n & (n - 1)) == 0)
 			seen = tid;
 		strict &= e.wait.strict;
 		tid = e.owner;
 	}
-	return strict || !atomic_load_explicit(&handed, memory_order_relaxed);
+	return strict || !atomic_load_explicit(&handed, memory_order_relaxed) ? n : 0;
 }
 
 /* --- reporting ---------------------------------------------------------------------- */
@@ -137,35 +138,33 @@ static const char *kindname(const LockWait *w)
 	return w->why == WaitMutex ? "mutex" : "rwlock";
 }
 
-/* Marks the waits of w's cycle: false if they are those of a cycle that was reported, which a
+/* Marks the n waits of w's cycle: false if they are those of a cycle that was reported, which a
  * signal handler has only interrupted. */
-static bool isnew(const LockWait *w, int *n)
+static bool isnew(const LockWait *w, int n)
 {
 	uint64_t before = w->cycle;
 	uint32_t tid = w->tid;
 	bool new = before == 0;
 	Edge e;
-	*n = 0;
-	do {
+	for (int i = 0; i < n; i++) {
 		if (!waitof(tid, &e, w->number))
 			return false;
 		new |= e.wait.cycle != before;
 		tid = e.owner;
-		++*n;
-	} while (tid != w->tid);
+	}
 	return new;
 }
 
-static noinline_fn void report(const LockWait *w)
+static noinline_fn void report(const LockWait *w, int total)
 {
 	KEEP_ERRNO;
 	CircleWait circle[TracedMax + 1];
 	uint32_t tid = w->tid;
-	int total, n = 0;
+	int n = 0;
 	Edge e;
 	gosetwait(w->why);
 	entersyscall();
-	if (isnew(w, &total)) {
+	if (isnew(w, total)) {
 		for (; n < total && n <= TracedMax && waitof(tid, &e, 0); n++) {
 			circle[n] = (CircleWait){.id = e.goid,
 						 .kind = kindname(&e.wait),
@@ -193,8 +192,9 @@ void lockwait(LockWait *w)
 	enter(w);
 	/* Of two that close a cycle together one sees the other. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (unlikely(closes(w)))
-		report(w);
+	int n = closes(w);
+	if (unlikely(n))
+		report(w, n);
 }
 
 void lockwaitends(LockWait *w)
