@@ -302,6 +302,59 @@ static void names_by_prctl(void)
 		join(t[i]);
 }
 
+static void process_is_called(const char *want)
+{
+	char got[20] = "", path[50];
+
+	CHECK_EQ(prctl(PR_GET_NAME, got), 0);
+	CHECK_EQ(strcmp(got, want), 0);
+	CHECK_EQ(pthread_getname_np(pthread_self(), got, sizeof got), 0);
+	CHECK_EQ(strcmp(got, want), 0);
+	snprintf(path, sizeof path, "/proc/%d/comm", (int)getpid());
+	int fd = open(path, O_RDONLY);
+	ssize_t n = read(fd, got, sizeof got - 1);
+	close(fd);
+	got[n > 0 ? n - 1 : 0] = 0;
+	if (strcmp(got, want) != 0)
+		FAIL("the process is called %s, not %s", got, want);
+}
+
+static void *spins(void *arg)
+{
+	for (int i = 0; i < 300; i++) {
+		for (volatile int k = 0; k < 3000; k++)
+			;
+		sched_yield();
+	}
+	return arg;
+}
+
+/* Main's name is the process's, wherever main runs by then. */
+static void name_of_the_process(void)
+{
+	char was[20], name[20];
+	pthread_t t[6];
+
+	CHECK_EQ(prctl(PR_GET_NAME, was), 0);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(spins, NULL);
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof name, "round %d", i);
+		if (i % 2)
+			CHECK_EQ(prctl(PR_SET_NAME, name), 0);
+		else
+			CHECK_EQ(pthread_setname_np(pthread_self(), name), 0);
+		process_is_called(name);
+		usleep(200);
+		sched_yield();
+	}
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+	CHECK_EQ(prctl(PR_SET_NAME, "much too long for a name"), 0);
+	process_is_called("much too long f");
+	CHECK_EQ(prctl(PR_SET_NAME, was), 0);
+}
+
 static void *ask_for_none(void *arg)
 {
 	struct sched_param param = {0};
@@ -415,6 +468,7 @@ static const struct test_case cases[] = {
     {"nice_values", nice_values},
     {"scheduling_class", scheduling_class},
     {"names_by_prctl", names_by_prctl},
+    {"name_of_the_process", name_of_the_process},
     {"negative_ids", negative_ids},
     {"state_given_up", state_given_up},
     {"state_ends", state_ends},

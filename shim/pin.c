@@ -380,8 +380,8 @@ SHIM(int, prctl, int kind, ...)
 		a[i] = va_arg(ap, unsigned long);
 	va_end(ap);
 	Thread *th = curthread();
-	/* A goroutine's name is its own; main's is the process's. */
-	if (th && !th->ismain && (kind == PR_SET_NAME || kind == PR_GET_NAME)) {
+	/* A goroutine's name is its own. */
+	if (th && (kind == PR_SET_NAME || kind == PR_GET_NAME)) {
 		char name[16] = "";
 		if (kind == PR_GET_NAME) {
 			shim_pthread_getname_np((pthread_t)th->block, (char *)a[0], sizeof name);
@@ -389,6 +389,8 @@ SHIM(int, prctl, int kind, ...)
 		}
 		strncpy(name, (const char *)a[0], sizeof name - 1);
 		memcpy(th->name, name, sizeof name);
+		if (th->ismain)
+			nameprocess(name);
 		return 0;
 	}
 	unsigned new = th ? prctlwires(kind) : 0;
@@ -400,8 +402,6 @@ SHIM(int, prctl, int kind, ...)
 	KEEP_ERRNO;
 	if (r < 0)
 		unpin(new);
-	if (th && r == 0 && kind == PR_SET_NAME)
-		strncpy(th->name, (const char *)a[0], sizeof th->name - 1);
 	return r;
 }
 

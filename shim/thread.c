@@ -616,24 +616,36 @@ SHIM(pid_t, gettid, void)
 	return getg() ? (pid_t)selftid() : real.gettid();
 }
 
+void nameprocess(const char *name)
+{
+	/* Of the process's first kernel thread, on which main may not be now. */
+	long fd = sys3(SYS_open, (long)"/proc/self/comm", O_WRONLY | O_CLOEXEC, 0);
+	if (fd >= 0) {
+		sys3(SYS_write, fd, (long)name, (long)strlen(name));
+		sys1(SYS_close, fd);
+	} else if (sys0(SYS_gettid) == sys0(SYS_getpid)) {
+		sys2(SYS_prctl, PR_SET_NAME, (long)name);
+	}
+}
+
 SHIM(int, pthread_setname_np, pthread_t t, const char *name)
 {
 	Thread *th = threadof(t);
 	size_t n = strnlen(name, sizeof th->name);
-	int r = !th || th->ismain ? real.pthread_setname_np(t, name)
-				  : 0; /* main's is the process's too */
-	if (r || !th)
-		return r;
+	if (!th)
+		return real.pthread_setname_np(t, name);
 	if (n >= sizeof th->name)
 		return ERANGE;
 	memcpy(th->name, name, n + 1);
+	if (th->ismain)
+		nameprocess(name);
 	return 0;
 }
 
 SHIM(int, pthread_getname_np, pthread_t t, char *buf, size_t n)
 {
 	Thread *th = threadof(t);
-	if (!th || th->ismain)
+	if (!th)
 		return real.pthread_getname_np(t, buf, n);
 	if (n < sizeof th->name)
 		return ERANGE;

@@ -90,6 +90,8 @@ extern Thread mainthread;
 void threadseach(bool (*fn)(Thread *th, void *arg), void *arg);
 Thread *threadwithtid(uint32_t tid); /* the live one, or NULL */
 void threadforkchild(Thread *self);
+/* Main's name is the process's. */
+void nameprocess(const char *name);
 /* What ends a thread whichever way: destructors, then goexit. */
 noreturn_fn void threadend(void *result);
 /* The same for one that ends by the system call: no destructor runs. Not main's alone. */
