@@ -367,6 +367,8 @@ void *mblock(void);
 /* --- time ----------------------------------------------------------------- */
 
 int64_t nanotime(void); /* CLOCK_MONOTONIC, ns; SIGSAFE */
+void avoidtsc(
+    void); /* from now on time is the kernel's alone to tell: somebody is denied the instruction */
 
 /* --- permanent records ---------------------------------------------------- */
 

@@ -41,8 +41,7 @@ typedef struct Host {
 	bool (*maypreempt)(G *gp);
 	/* sysmon, about to sleep or just woken: route signals it has received. */
 	void (*sysmontick)(void);
-	bool (*signalspending)(void);    /* sysmontick has something to do */
-	void (*sysmonsleep)(int64_t ns); /* may end early for a signal */
+	bool (*signalspending)(void); /* sysmontick has something to do */
 	/* Has the program a handler for a signal that may come from outside? */
 	bool (*handlers)(void);
 	/* Is there anybody who could wake a goroutine and is neither one nor sysmon: another kernel thread of the

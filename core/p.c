@@ -178,12 +178,43 @@ void globrunqput_locked(G *gp)
 	globrunqputbatch_locked(gp, gp, 1);
 }
 
+/*
+ * The same for goroutines that an event has woken while no P was free: before those that wait since
+ * their slice was over, behind others that were woken.
+ */
+void globrunqputwoken_locked(G *head, G *tail, int32_t n)
+{
+	G *before = sched.runqwoken;
+	if (unlikely(n <= 0))
+		throw("globrunqputwoken: bad count");
+	tail->schedlink = before ? before->schedlink : sched.runqhead;
+	if (before)
+		before->schedlink = head;
+	else
+		sched.runqhead = head;
+	if (!tail->schedlink)
+		sched.runqtail = tail;
+	sched.runqwoken = tail;
+	atomic_store_explicit(&sched.nwoken, sched.nwoken + n, memory_order_relaxed);
+	atomic_store_explicit(&sched.runqsize, sched.runqsize + n, memory_order_relaxed);
+}
+
+/* gp is off the queue; prev was before it. */
+static void unwoken_locked(G *gp, G *prev)
+{
+	atomic_store_explicit(&sched.nwoken, sched.nwoken - 1, memory_order_relaxed);
+	if (sched.runqwoken == gp)
+		sched.runqwoken = prev;
+}
+
 static G *globrunqpop_locked(void)
 {
 	G *gp = sched.runqhead;
 	sched.runqhead = gp->schedlink;
 	if (!sched.runqhead)
 		sched.runqtail = NULL;
+	if (sched.nwoken > 0)
+		unwoken_locked(gp, NULL);
 	return gp;
 }
 
@@ -212,9 +243,12 @@ G *globrunqget_locked(P *pp, int32_t max)
 G *globrunqtakewired_locked(void)
 {
 	G *prev = NULL;
-	for (G *gp = sched.runqhead; gp; prev = gp, gp = gp->schedlink) {
+	int32_t woken = sched.nwoken; /* of those ahead */
+	for (G *gp = sched.runqhead; gp; prev = gp, gp = gp->schedlink, woken--) {
 		if (!gp->lockedm)
 			continue;
+		if (woken > 0)
+			unwoken_locked(gp, prev);
 		if (prev)
 			prev->schedlink = gp->schedlink;
 		else

@@ -154,15 +154,21 @@ static void preempt_m(G *gp)
 	schedule();
 }
 
+/* The caller is asked to, and it is safe. */
+static void doyield(uint32_t why)
+{
+	mcall(why == PreemptWoken ? maketheway_m : preempt_m);
+}
+
 void goyieldasked(void)
 {
 	if (!getg())
 		return;
 	M *mp = acquirem();
-	bool asked = atomic_load_explicit(&getp(mp)->preempt, memory_order_relaxed);
+	uint32_t asked = atomic_load_explicit(&getp(mp)->preempt, memory_order_relaxed);
 	releasem(mp);
 	if (unlikely(asked))
-		mcall(preempt_m);
+		doyield(asked);
 }
 
 /* Runs on the goroutine's stack, called as if from the interrupted instruction. */
@@ -172,11 +178,10 @@ static void asyncinterrupt(int sig, siginfo_t *info, void *ctx)
 	(void)info;
 	G *gp = getg();
 	M *mp = acquirem();
-	bool yield = atomic_load_explicit(&getp(mp)->preempt, memory_order_relaxed);
-	atomic_store_explicit(&getp(mp)->preempt, false, memory_order_relaxed);
+	uint32_t asked = atomic_exchange(&getp(mp)->preempt, PreemptNone);
 	releasem(mp);
-	if (yield)
-		mcall(preempt_m);
+	if (asked)
+		doyield(asked);
 	if (atomic_load(&gp->intr) == IntrAsked)
 		host.interrupt(ctx);
 	sigresume(ctx);
@@ -250,12 +255,16 @@ void preemptm(M *mp)
 }
 
 /* Asks the goroutine on pp to yield; it does when it gets to a safe place. */
-bool preemptone(P *pp)
+bool preemptone(P *pp, uint32_t why)
 {
 	M *mp = atomic_load(&pp->m);
 	if (!mp || !mp->curg)
 		return false;
-	atomic_store(&pp->preempt, true);
+	uint32_t none = PreemptNone;
+	if (why == PreemptSlice)
+		atomic_store(&pp->preempt, why);
+	else
+		atomic_compare_exchange_strong(&pp->preempt, &none, why);
 	preemptm(mp);
 	return true;
 }
@@ -264,5 +273,5 @@ void preemptall(void)
 {
 	for (int32_t i = 0; i < sched.gomaxprocs; i++)
 		if (sched.allp[i]->status == Prunning)
-			preemptone(sched.allp[i]);
+			preemptone(sched.allp[i], PreemptSlice);
 }

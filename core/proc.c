@@ -176,13 +176,21 @@ void execute(G *gp, bool inherittime)
 	atomic_signal_fence(memory_order_seq_cst);
 	if (unlikely(atomic_load_explicit(&gp->counted, memory_order_relaxed)))
 		cpuin(gp, mp);
+	if (likely(atomic_load_explicit(&sched.minrun, memory_order_relaxed))) {
+		uint64_t now = cputicks();
+		atomic_store_explicit(&pp->runstart, now, memory_order_relaxed);
+		if (!inherittime || gp->sliceused)
+			atomic_store_explicit(&pp->slicestart, now - gp->sliceused,
+					      memory_order_relaxed);
+		gp->sliceused = 0;
+	}
 	casgstatus(gp, Grunnable, Grunning);
 	if (!inherittime) {
 		uint32_t tick = atomic_load_explicit(&pp->schedtick, memory_order_relaxed);
 		atomic_store_explicit(&pp->schedtick, tick + 1, memory_order_relaxed);
 	}
 	if (unlikely(atomic_load_explicit(&pp->preempt, memory_order_relaxed)))
-		atomic_store_explicit(&pp->preempt, false, memory_order_relaxed);
+		atomic_store_explicit(&pp->preempt, PreemptNone, memory_order_relaxed);
 	if (unlikely(mp->kmask != gp->kmask))
 		setkmask(mp, gp->kmask);
 	gogo(gp);
@@ -279,8 +287,12 @@ void injectglist(G *list, int32_t n)
 		casgstatus(gp, Gwaiting, Grunnable);
 		tail = gp;
 	}
+	G *me = getg();
 	lock(&sched.lock);
-	globrunqputbatch_locked(list, tail, n);
+	if (me && getp(me->m)) /* it comes to them soon */
+		globrunqputbatch_locked(list, tail, n);
+	else
+		globrunqputwoken_locked(list, tail, n);
 	unlock(&sched.lock);
 	/* As many Ms as there are idle Ps for them. */
 	for (int32_t i = 0; i < n; i++) {
@@ -309,8 +321,8 @@ static G *takenetlist(G *list, int32_t n)
  */
 static void endslice(P *pp) NEEDS_P
 {
-	atomic_store_explicit(&pp->preempt, false, memory_order_relaxed);
-	G *gp = atomic_exchange(&pp->runnext, NULL);
+	uint32_t why = atomic_exchange(&pp->preempt, PreemptNone);
+	G *gp = why == PreemptSlice ? atomic_exchange(&pp->runnext, NULL) : NULL;
 	if (!gp)
 		return;
 	lock(&sched.lock);
@@ -340,7 +352,10 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 		}
 		if (unlikely(atomic_load_explicit(&pp->preempt, memory_order_relaxed)))
 			endslice(pp);
-		if (pp->schedtick % 61 == 0 && sched.runqsize > 0) {
+		/* Those that were woken are first, and in turn with others if they are many. */
+		bool woken = sched.nwoken > 0 && !pp->tookwoken;
+		pp->tookwoken = woken;
+		if (woken || (pp->schedtick % 61 == 0 && sched.runqsize > 0)) {
 			lock(&sched.lock);
 			gp = globrunqget_locked(pp, 1);
 			unlock(&sched.lock);
@@ -524,20 +539,26 @@ bool wakeclaim(G *gp, uint32_t why)
 }
 
 /* Makes gp, whose wake the caller has claimed, runnable. Any thread; one
- * without a P puts it on the global queue. */
+ * without a P, or with one just begun among others that have run for long, puts it on the global queue. */
 void goready(G *gp, bool next) UNCHECKED_ROLES
 {
 	Section s = sectionenter();
 	P *pp = s.mp ? getp(s.mp) : NULL;
 	casgstatus(gp, Gwaiting, Grunnable);
+	bool late = pp && ranlong(pp);
+	if (pp && !late && atomic_load_explicit(&sched.longrunners, memory_order_relaxed) &&
+	    atomic_load_explicit(&sched.npidle, memory_order_relaxed) == 0)
+		pp = NULL;
 	if (pp) {
-		runqput(pp, gp, next);
+		runqput(pp, gp, next || late);
 	} else {
 		lock(&sched.lock);
-		globrunqput_locked(gp);
+		globrunqputwoken_locked(gp, gp, 1);
 		unlock(&sched.lock);
 	}
 	wakep();
+	if (!pp)
+		sysmonneededsoon();
 	sectionleave(s);
 }
 

@@ -43,6 +43,9 @@ typedef enum PStatus {
 	Pdead,    /* beyond GOMAXPROCS */
 } PStatus;
 
+/* Its slice is over, or the world stops; one that was woken needs the P, and gets it back after. */
+enum { PreemptNone, PreemptSlice, PreemptWoken };
+
 /* Who ended a park: gp->waking goes from WakeArmed to one other value, once. */
 /* gp->intr. Kept: for the next wait alone (gkeepinterrupt). */
 enum { IntrNone, IntrAsked, IntrKept };
@@ -75,7 +78,7 @@ struct G {
 	_Atomic bool counted;  /* its CPU time is, in cpu */
 	WaitReason waitreason;
 	int64_t waitsince;  /* nanotime(); this and waitobj are valid while Gwaiting */
-	Place syscallplace; /* valid while Gsyscall */
+	uint64_t sliceused; /* cputicks of its slice before it made way for one that was woken */
 	uintptr_t waitobj; /* the address or, for I/O, the (first) descriptor waited for; 0: none */
 	int64_t goid;
 	G *schedlink; /* run queues, free lists */
@@ -122,6 +125,7 @@ struct M {
 	bool (*waitunlockf)(G *gp, void *arg);
 	void *waitarg;
 	Timer *waittimer;
+	Place syscallplace;       /* of curg, valid while it is Gsyscall */
 	Capture *_Atomic capture; /* the handler of the runtime's signal is to fill it */
 	HeldLocks held;           /* lock ranks, in debug builds */
 	int64_t takencputime;     /* its CPU clock when sysmon took its P; sysmon only */
@@ -140,10 +144,13 @@ struct P {
 	_Atomic uint32_t runqtail;
 	G *_Atomic runq[256];
 	G *_Atomic runnext;
-	_Atomic bool preempt;  /* its goroutine is asked to yield */
-	_Atomic bool longcall; /* Psyscall: the call is expected to last; take the P at once */
+	_Atomic uint32_t preempt; /* its goroutine is asked to yield, and why (PreemptSlice...) */
+	_Atomic bool longcall;    /* Psyscall: the call is expected to last; take the P at once */
 	/* goturn, owner only: turns that the goroutine of turntick (a schedtick) has had. */
 	uint32_t turns, turntick;
+	/* In cputicks(), written by the owner: when what it runs was given the P, and when its slice began. */
+	_Atomic uint64_t runstart, slicestart;
+	bool tookwoken; /* what it runs, or ran last, came from those (owner only) */
 	/* Finished Gs, owner only; overflow goes to sched.gfree. */
 	G *gfree;
 	int32_t ngfree;
@@ -175,6 +182,9 @@ typedef struct Sched {
 	Lock lock; /* guards what follows */
 	G *runqhead, *runqtail;
 	_Atomic int32_t runqsize; /* read without the lock as a hint */
+	/* The first of that queue were woken while no P was free: how many (a hint, too), and the last. */
+	_Atomic int32_t nwoken;
+	G *runqwoken;
 	M *midle;
 	_Atomic int32_t nmidle;
 	P *pidle;
@@ -196,8 +206,14 @@ typedef struct Sched {
 	_Atomic int64_t goidgen;
 	_Atomic int64_t lastpoll;    /* ns of the last poll; 0: somebody is polling */
 	_Atomic int64_t polluntil;   /* while somebody polls: until when at most */
-	_Atomic uint32_t sysmonwait; /* sysmon sleeps deeply; wakesysmon() ends it */
+	_Atomic uint32_t sysmonwait; /* how sysmon sleeps; wakesysmon() ends it */
 	_Atomic bool sysmonpolls;    /* ... and does so in netpoll */
+	_Atomic int64_t sysmonuntil; /* while it naps: until when at most */
+	_Atomic bool longrunners;    /* at sysmon's last look every P had a long runner */
+	_Atomic uint64_t
+	    minrun;         /* MINRUN in cputicks; 0: not known yet, or cputicks not to be had */
+	_Atomic bool notsc; /* avoidtsc was called */
+	_Atomic int64_t polledat; /* ns: when somebody last asked the network */
 	Note sysmonnote;
 	int pid;
 	_Atomic int sysmontid;
@@ -249,6 +265,7 @@ bool runqempty(P *pp);
 G *runqsteal(P *pp, P *p2, bool stealrunnext) NEEDS_P;
 void globrunqput_locked(G *gp) MAY_RUN_WITHOUT_P;
 void globrunqputbatch_locked(G *head, G *tail, int32_t n) MAY_RUN_WITHOUT_P;
+void globrunqputwoken_locked(G *head, G *tail, int32_t n) MAY_RUN_WITHOUT_P;
 G *globrunqget_locked(P *pp, int32_t max) NEEDS_P;
 G *globrunqtakewired_locked(void) MAY_RUN_WITHOUT_P;
 void pidleput_locked(P *pp) MAY_RUN_WITHOUT_P;
@@ -309,6 +326,10 @@ void goready(G *gp, bool next); /* after wakeclaim; caller may be foreign, g0, o
 void mcall(void (*fn)(G *gp));
 void execute(G *gp, bool inherittime) ON_G0 NEEDS_P noreturn_fn;
 void dropg(M *mp);
+void slicebegins(P *pp);             /* of the goroutine that was given pp just now (owner only) */
+bool ranlong(P *pp);                 /* what it runs has, and no other P is free (owner only) */
+void maketheway_m(G *gp) ON_G0;      /* gp, which runs here, lets one go first that was woken */
+void yieldtowoken(void);             /* the caller has woken somebody, and its P has ranlong */
 void putlast(G *gp) ON_G0;           /* the running gp to the end of the global queue */
 void setkmask(M *mp, uint64_t mask); /* caller is mp */
 
@@ -324,11 +345,19 @@ void __restore_rt(void);
 extern bool have_fsgsbase;
 
 /* sysmon.c */
+enum { SysmonRuns, SysmonSleeps, SysmonNaps }; /* Sleeps: nobody waits for a P */
 void sysmon(void *arg);
 void wakesysmon(void); /* if it sleeps deeply; SIGSAFE */
 static inline void sysmonneeded(void)
 {
-	if (unlikely(atomic_load_explicit(&sched.sysmonwait, memory_order_relaxed)))
+	if (unlikely(atomic_load_explicit(&sched.sysmonwait, memory_order_relaxed) == SysmonSleeps))
+		wakesysmon();
+}
+/* One that an event woke waits for a P; those that have them run for long. */
+static inline void sysmonneededsoon(void)
+{
+	uint32_t w = atomic_load_explicit(&sched.sysmonwait, memory_order_relaxed);
+	if (w == SysmonSleeps || (w == SysmonNaps && atomic_load(&sched.longrunners)))
 		wakesysmon();
 }
 M *acquirem_slow(G *gp);
@@ -356,7 +385,7 @@ void capturesignal(M *mp, const void *ctx) SIGSAFE; /* if mp->capture is set */
 void tracebackforkchild(void);
 
 /* preempt.c */
-bool preemptone(P *pp) SIGSAFE;
+bool preemptone(P *pp, uint32_t why) SIGSAFE;
 void preemptm(M *mp) SIGSAFE;
 void preemptall(void);
 

@@ -386,6 +386,8 @@ int semaready(const void *addr, int n, int (*pick)(void *arg, uint64_t tag),
 	unlock(&b->lock);
 	readyall(list, flags);
 	sectionleave(c);
+	if (woken > 0)
+		yieldtowoken();
 	return woken;
 }
 
@@ -432,6 +434,8 @@ int semarequeue(const void *from, const void *to, int nwake, int nmove, bool (*c
 		*moved = n;
 	readyall(list, 0);
 	sectionleave(c);
+	if (woken > 0)
+		yieldtowoken();
 	return woken;
 }
 

@@ -27,7 +27,7 @@ static void reentersyscall(const Place *where, bool longcall)
 {
 	M *mp = acquirem();
 	G *gp = mp->curg;
-	gp->syscallplace = *where;
+	mp->syscallplace = *where;
 	P *pp = getp(mp);
 	casgstatus(gp, Grunning, Gsyscall);
 	mp->oldp = pp;
@@ -63,20 +63,26 @@ void exitsyscall0(G *gp) UNCHECKED_ROLES
 {
 	check_g0();
 	M *mp = getg()->m;
-	casgstatus(gp, readgstatus(gp), Grunnable);
+	bool insyscall = readgstatus(gp) == Gsyscall;
+	casgstatus(gp, insyscall ? Gsyscall : Grunning, Grunnable);
 	dropg(mp);
 	lock(&sched.lock);
 	/* It may have been wired meanwhile: to this M before, to another after dropg. */
 	bool locked = gp->lockedm == mp, elsewhere = gp->lockedm && !locked;
 	P *pp = elsewhere ? NULL : pidleget_locked();
-	if (!pp)
+	if (!pp && insyscall)
+		globrunqputwoken_locked(gp, gp, 1);
+	else if (!pp)
 		globrunqput_locked(gp);
 	unlock(&sched.lock);
 	if (pp) {
 		acquirep(mp, pp);
 		execute(gp, false);
 	}
-	sysmonneeded(); /* somebody waits for a P now */
+	if (insyscall)
+		sysmonneededsoon();
+	else
+		sysmonneeded(); /* somebody waits for a P now */
 	if (locked) {
 		stoplockedm();
 		execute(gp, false);
@@ -94,6 +100,8 @@ static bool exitsyscallp(M *mp, P *oldp) UNCHECKED_ROLES
 		acquirep(mp, oldp);
 		uint32_t tick = atomic_load_explicit(&oldp->syscalltick, memory_order_relaxed);
 		atomic_store_explicit(&oldp->syscalltick, tick + 1, memory_order_relaxed);
+		if (atomic_load_explicit(&oldp->longcall, memory_order_relaxed))
+			slicebegins(oldp);
 		return true;
 	}
 	if (atomic_load(&sched.gcwaiting))
@@ -109,6 +117,7 @@ static bool exitsyscallp(M *mp, P *oldp) UNCHECKED_ROLES
 	if (!pp)
 		return false;
 	acquirep(mp, pp);
+	slicebegins(pp);
 	return true;
 }
 

@@ -39,6 +39,10 @@ enum {
 	REFUSED =
 	    30000000, /* ns: one that computes so long where it can't be preempted loses its P */
 	POLLMAX = 10000000, /* ns: the network is polled this often when nobody else does */
+	POLLLATE = 500000,  /* ns: ... and waited for when nobody has asked for so long */
+	MINRUN =
+	    100000,    /* ns: a runner has at least before it is preempted for one that was woken */
+	GRACE = 20000, /* ns: a P that is about to look at its timers itself may */
 };
 
 /* Is work queued that waits for a P? */
@@ -58,6 +62,12 @@ static bool anyrunning(void)
 		if (sched.allp[i]->status == Prunning)
 			return true;
 	return false;
+}
+
+/* Waits one for a P that an event has woken? */
+static bool someonewoken(void)
+{
+	return sched.nwoken > 0;
 }
 
 /*
@@ -113,10 +123,26 @@ bool computes(M *mp)
 	return cpu >= 0 && threadcputime(mp->tid) > cpu;
 }
 
+/* ns since `start` in cputicks; where these are not to be had, what the looks have shown. */
+static int64_t since(uint64_t start, int64_t seen)
+{
+	const int64_t most = 1ll << 40;
+	uint64_t minrun = sched.minrun;
+	if (!minrun || !start)
+		return seen;
+	int64_t ticks = (int64_t)(cputicks() - start);
+	ticks = ticks < 0      ? 0
+		: ticks > most ? most
+			       : ticks; /* CPUs' counters may differ a little */
+	return (int64_t)((uint64_t)ticks * MINRUN / minrun);
+}
+
 /* One look at all Ps. Returns how many were set free or asked to yield. */
 static int retake(int64_t now)
 {
-	int n = 0;
+	int n = 0, nlong = 0;
+	P *longest = NULL;
+	int64_t longestrun = 0;
 	bool waiting = workqueued() || atomic_load(&sched.gcwaiting);
 	for (int32_t i = 0; i < sched.gomaxprocs; i++) {
 		P *pp = sched.allp[i];
@@ -144,26 +170,37 @@ static int retake(int64_t now)
 		M *mp = atomic_load(&pp->m);
 		uint32_t t = atomic_load(&pp->schedtick);
 		int64_t cpu = mp ? threadcputime(mp->tid) : -1;
-		if (pp->sysmontick.schedtick != t || pp->sysmontick.schedwhen == 0) {
+		bool same = pp->sysmontick.schedtick == t && pp->sysmontick.schedwhen != 0;
+		if (!same) {
 			pp->sysmontick.schedtick = t;
 			pp->sysmontick.schedwhen = now;
-			pp->sysmontick.cputime = cpu;
+		} else if (waiting && cpu >= 0 && cpu == pp->sysmontick.cputime &&
+			   !descheduled(mp->tid) && takep(pp)) {
+			n++;
 			continue;
 		}
-		if (waiting && cpu >= 0 && cpu == pp->sysmontick.cputime && !descheduled(mp->tid)) {
-			if (takep(pp)) {
-				n++;
-				continue;
-			}
-		}
 		pp->sysmontick.cputime = cpu;
-		int64_t ran = now - pp->sysmontick.schedwhen;
+		int64_t seen = now - pp->sysmontick.schedwhen;
+		int64_t ran = since(pp->slicestart, seen), runs = since(pp->runstart, seen);
+		nlong += runs >= MINRUN;
+		if (runs >= MINRUN && runs > longestrun && !atomic_load(&pp->preempt)) {
+			longest = pp;
+			longestrun = runs;
+		}
 		if (!waiting || ran < debug.slice || !mp || !(computes(mp) || descheduled(mp->tid)))
 			continue;
 		/* In libc it can't be switched away from, and a loop of libc's calls may be there each
 		 * time that it is asked. It goes on there, without the P. */
-		n += ran >= REFUSED && ran >= 3 * debug.slice && takep(pp) ? 1 : preemptone(pp);
+		n += seen >= REFUSED && seen >= 3 * debug.slice && takep(pp)
+			 ? 1
+			 : preemptone(pp, PreemptSlice);
 	}
+	atomic_store(&sched.longrunners, nlong == sched.gomaxprocs);
+	/* Whoever was woken by an event does not wait for the end of a slice. */
+	M *mp = longest ? atomic_load(&longest->m) : NULL;
+	if (n == 0 && mp && atomic_load(&sched.npidle) == 0 && someonewoken() &&
+	    (computes(mp) || descheduled(mp->tid))) /* by us, as a rule */
+		n += preemptone(longest, PreemptWoken);
 	return n;
 }
 
@@ -174,7 +211,7 @@ static void stormall(void)
 		P *pp = sched.allp[i];
 		M *mp = pp->status == Prunning ? atomic_load(&pp->m) : NULL;
 		if (mp && computes(mp))
-			preemptone(pp);
+			preemptone(pp, PreemptSlice);
 	}
 }
 
@@ -225,11 +262,43 @@ uint32_t schedticks(void)
 	return n;
 }
 
+/*
+ * Sleeps until `until`, the next timer, an event of the network if nobody else has asked for one lately, a signal, or
+ * wakesysmon. Work waits meanwhile for Ps that others have.
+ */
+static void nap(int64_t now, int64_t until)
+{
+	noteclear(&sched.sysmonnote);
+	atomic_store(&sched.sysmonuntil, until);
+	atomic_store(&sched.sysmonwait, SysmonNaps);
+	/* Who adds a timer after that wakes us; those that there are: */
+	int64_t timer = timesleepuntil();
+	if (timer != FOREVER && timer + GRACE < until)
+		until = timer + GRACE;
+	if (until <= now || host.signalspending()) {
+	} else if (netpollanywaiters() && atomic_load(&sched.lastpoll) != 0 &&
+		   (atomic_load(&sched.longrunners) ||
+		    now - atomic_load(&sched.polledat) > POLLLATE)) {
+		int32_t n = 0;
+		G *list = NULL;
+		atomic_store(&sched.sysmonpolls, true);
+		if (atomic_load(&sched.sysmonwait))
+			list = netpoll(until - now, &n);
+		atomic_store(&sched.sysmonpolls, false);
+		injectglist(list, n);
+	} else {
+		notetsleep(&sched.sysmonnote, until - now);
+	}
+	atomic_store(&sched.sysmonuntil, 0);
+	if (atomic_exchange(&sched.sysmonwait, SysmonRuns) == SysmonRuns)
+		notesleep(&sched.sysmonnote); /* a waker is on its way */
+}
+
 /* Sleeps until something needs us, or `until`. */
 static void deepsleep(int64_t until)
 {
 	noteclear(&sched.sysmonnote);
-	atomic_store(&sched.sysmonwait, 1);
+	atomic_store(&sched.sysmonwait, SysmonSleeps);
 	/* Whoever queued work before it could see sysmonwait is seen here. */
 	if (workqueued() || atomic_load(&sched.intrpending) || atomic_load(&sched.gcwaiting) ||
 	    asleepasked() || host.signalspending()) {
@@ -277,6 +346,13 @@ static void deepsleep(int64_t until)
 		notesleep(&sched.sysmonnote);
 }
 
+void avoidtsc(void)
+{
+	atomic_store(&sched.notsc, true);
+	atomic_store(&sched.minrun, 0);
+	host.clock_gettime = NULL; /* libc's reads it */
+}
+
 void wakesysmon(void)
 {
 	if (atomic_exchange(&sched.sysmonwait, 0) == 0)
@@ -298,6 +374,7 @@ void sysmon(void *unused)
 	int64_t tick = TICKMIN, nexttrace = 0, nextstorm = 0;
 	int64_t tickmax = debug.sysmon ? debug.sysmon : TICKMAX;
 	int64_t started = nanotime();
+	uint64_t ticks = sched.notsc ? 0 : cputicks();
 	sched.sysmontid = gettid_os();
 	if (debug.schedtrace)
 		nexttrace = started;
@@ -308,6 +385,8 @@ void sysmon(void *unused)
 			schedtrace(debug.scheddetail);
 			nexttrace = now + debug.schedtrace * 1000000;
 		}
+		if (!sched.minrun && !sched.notsc && now - started > MINRUN)
+			sched.minrun = (cputicks() - ticks) * MINRUN / (uint64_t)(now - started);
 		bool reminded = remind();
 		bool busy = workqueued() || atomic_load(&sched.gcwaiting) || reminded;
 		if (debug.storm && anyrunning()) {
@@ -329,8 +408,10 @@ void sysmon(void *unused)
 			deepsleep(look < until ? look : until);
 			continue;
 		}
-		if (retake(now))
-			tick = TICKMIN;
+		if (retake(
+			now)) /* and who may have been woken since is to find out who runs long */
+			tick =
+			    netpollanywaiters() || timesleepuntil() != FOREVER ? MINRUN : TICKMIN;
 		else if (tick < tickmax)
 			tick += tick / 2;
 		if (workqueued() && atomic_load(&sched.npidle) > 0)
@@ -340,6 +421,8 @@ void sysmon(void *unused)
 			ns = INTRTICK;
 		if (ns > tickmax)
 			ns = tickmax;
-		host.sysmonsleep(ns);
+		if (someonewoken() && ns > MINRUN)
+			ns = MINRUN;
+		nap(now, now + ns);
 	}
 }

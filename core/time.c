@@ -169,7 +169,9 @@ static void newearliest(P *pp, int64_t when)
 	} else if (!runqempty(pp) || sched.runqsize > 0) {
 		/* Nobody polls, and this P goes on with something else, perhaps
 		 * for long. (With nothing else to do its M will poll.) */
-		sysmonneeded();
+		if (atomic_load(&sched.sysmonwait) == SysmonSleeps ||
+		    (atomic_load(&sched.sysmonuntil) > when && atomic_load(&sched.longrunners)))
+			wakesysmon();
 	}
 }
 

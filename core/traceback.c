@@ -150,14 +150,14 @@ static bool captureparked(Capture *c, G *gp, GStatus s)
 	return true;
 }
 
-static bool captureplace(Capture *c, G *gp)
+static bool captureplace(Capture *c, G *gp, M *mp)
 {
-	Place at = gp->syscallplace;
+	Place at = mp->syscallplace;
 	if (!copystack(c, gp, at.sp))
 		return false;
 	c->regs = (Registers){.pc = at.pc, .sp = at.sp, .bp = at.bp};
-	return readgstatus(gp) == Gsyscall && gp->syscallplace.sp == at.sp &&
-	       gp->syscallplace.pc == at.pc;
+	return readgstatus(gp) == Gsyscall && mp->curg == gp && mp->syscallplace.sp == at.sp &&
+	       mp->syscallplace.pc == at.pc;
 }
 
 static Registers contextregisters(const void *ctx)
@@ -244,7 +244,7 @@ static bool capture(Capture *c, G *gp, GStatus *s)
 			if (captureparked(c, gp, *s))
 				return true;
 		} else if (*s == Gsyscall) {
-			if (captureplace(c, gp))
+			if (mp && captureplace(c, gp, mp))
 				return true;
 		} else if (*s != Grunning) {
 			return false;
@@ -297,11 +297,11 @@ static void printframe(const char *prefix, const Frame *f, const char *suffix)
  * Frames of ours stand for one call of the program's, and only the outermost is shown: what the program
  * called. Not shown are those at the stack's end, what preempted it, and what called the program.
  */
-static void printframes(const Frame *f, int n)
+static void printframes(const Frame *f, int n, bool all)
 {
 	for (int i = 0; i < n; i++) {
 		int first = i;
-		bool own = debug.traceback < TracebackSystem && host.owntext(f[i].pc);
+		bool own = !all && host.owntext(f[i].pc);
 		while (own && i + 1 < n && host.owntext(f[i + 1].pc))
 			i++;
 		host.symbolize(&f[i], &tb.symbol);
@@ -314,10 +314,12 @@ static void printframes(const Frame *f, int n)
 		out("...additional frames elided...\n");
 }
 
-static void printstack(const Capture *c)
+/* all: with our own frames. */
+static void printstack(const Capture *c, bool all)
 {
 	StackCopy copy = {c->lo, c->n, c->stack};
-	printframes(tb.frames, host.unwind(&c->regs, &copy, tb.frames, FRAMES));
+	printframes(tb.frames, host.unwind(&c->regs, &copy, tb.frames, FRAMES),
+		    all || debug.traceback >= TracebackSystem);
 }
 
 static void printcreator(G *gp)
@@ -363,7 +365,7 @@ static void printgoroutine(G *gp)
 		return;
 	printheader(gp, s, names[s]);
 	if (have)
-		printstack(&tb.capture);
+		printstack(&tb.capture, false);
 	else
 		out("\tgoroutine running on other thread; stack unavailable\n");
 	printcreator(gp);
@@ -492,7 +494,7 @@ static void work(void *arg)
 			printheader(j->gp, Grunning, "running");
 		else
 			out("goroutine 0 [thread %d, no goroutine]:\n", (int64_t)gettid_os());
-		printstack(&tb.capture);
+		printstack(&tb.capture, !j->gp);
 		if (j->gp)
 			printcreator(j->gp);
 		out("\n");

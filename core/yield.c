@@ -76,6 +76,75 @@ void goturn(void)
 		mcall(turn_m);
 }
 
+void slicebegins(P *pp)
+{
+	if (unlikely(!atomic_load_explicit(&sched.minrun, memory_order_relaxed)))
+		return;
+	uint64_t now = cputicks();
+	atomic_store_explicit(&pp->runstart, now, memory_order_relaxed);
+	atomic_store_explicit(&pp->slicestart, now, memory_order_relaxed);
+}
+
+bool ranlong(P *pp)
+{
+	uint64_t least = atomic_load_explicit(&sched.minrun, memory_order_relaxed);
+	return least && atomic_load_explicit(&sched.npidle, memory_order_relaxed) == 0 &&
+	       cputicks() - pp->runstart > least;
+}
+
+/* gp makes way: it is the next after that, and goes on with its slice. */
+static void standaside(P *pp, G *gp) UNCHECKED_ROLES
+{
+	casgstatus(gp, Grunning, Grunnable);
+	dropg(getg()->m);
+	if (atomic_load_explicit(&sched.minrun, memory_order_relaxed))
+		gp->sliceused = cputicks() - pp->slicestart;
+	runqput(pp, gp, true);
+}
+
+/* For one on the global queue. */
+void maketheway_m(G *gp) UNCHECKED_ROLES
+{
+	check_g0();
+	P *pp = getp(getg()->m);
+	pp->tookwoken = false;
+	standaside(pp, gp);
+	schedule();
+}
+
+/* For one that it has woken itself, which is its P's next. */
+static void yieldtowoken_m(G *gp) UNCHECKED_ROLES
+{
+	check_g0();
+	P *pp = getp(getg()->m);
+	G *woken = runqget(pp);
+	if (!woken) /* another has taken it */
+		gogo(gp);
+	standaside(pp, gp);
+	if (likely(!woken->lockedm))
+		execute(woken, false);
+	lock(&sched.lock);
+	globrunqputwoken_locked(woken, woken, 1);
+	unlock(&sched.lock);
+	schedule();
+}
+
+/*
+ * Whoever was woken does not wait for the end of the waker's slice, as it would not natively. One that has run for a
+ * moment only goes on: most wakers are about to wait themselves.
+ */
+void yieldtowoken(void)
+{
+	G *gp = getg();
+	if (!gp || gp == gp->m->g0 || readgstatus(gp) != Grunning)
+		return;
+	M *mp = acquirem();
+	bool yield = mp->locks == 1 && !gp->lockedm && ranlong(getp(mp));
+	releasem(mp);
+	if (yield)
+		mcall(yieldtowoken_m);
+}
+
 /* The P goes with gp to whichever M is next; this one idles. */
 static void leavemain0(G *gp) UNCHECKED_ROLES
 {

@@ -246,6 +246,7 @@ static void sysmonthread(void *arg)
 {
 	(void)arg;
 	sys2(SYS_prctl, PR_SET_NAME, (long)MONITOR);
+	sys2(SYS_prctl, PR_SET_TIMERSLACK, 1); /* ns: timers of goroutines wait for it */
 	sysmonthreadinit();
 	setstep(4);
 	sysmon(NULL);
@@ -316,13 +317,6 @@ static bool signalspending(void)
 	return sigtickneeded() || dumpneeded();
 }
 
-static void sysmonsleep(int64_t ns)
-{
-	struct timespec ts = {ns / 1000000000, ns % 1000000000};
-	if (!signalspending())
-		sys4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, (long)&ts, 0);
-}
-
 static noreturn_fn void dieabort(void)
 {
 	struct sigaction dfl = {.sa_handler = SIG_DFL};
@@ -339,16 +333,6 @@ static int clocknow(int clock, void *ts)
 	return clock_gettime(clock, ts);
 }
 
-static int clockbycall(int clock, void *ts)
-{
-	return (int)sys2(SYS_clock_gettime, clock, (long)ts);
-}
-
-void notimestamps(void)
-{
-	host.clock_gettime = clockbycall;
-}
-
 static void sethost(void)
 {
 	host = (Host){
@@ -362,7 +346,6 @@ static void sethost(void)
 	    .maypreempt = maypreempt,
 	    .sysmontick = sysmontick,
 	    .signalspending = signalspending,
-	    .sysmonsleep = sysmonsleep,
 	    .describe = describe,
 	    .unwindbegin = unwindbegin,
 	    .unwind = unwindstack,

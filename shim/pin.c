@@ -397,7 +397,7 @@ SHIM(int, prctl, int kind, ...)
 	if (new)
 		new = pin(new);
 	if (th && kind == PR_SET_TSC)
-		notimestamps();
+		avoidtsc();
 	int r = real.prctl(kind, a[0], a[1], a[2], a[3]);
 	KEEP_ERRNO;
 	if (r < 0)

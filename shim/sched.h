@@ -46,8 +46,6 @@ void unwire(void);
 void eachkernelthread(void (*fn)(int tid));
 /* One that is as the process was at the start: nothing sets anything for it alone. */
 int cleanthread(void);
-/* Some will not be able to read the time without a system call. */
-void notimestamps(void);
 /* All of the process, some perhaps more than once. False: there is no telling that these were all. */
 bool alltasks(void (*fn)(int tid));
 

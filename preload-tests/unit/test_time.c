@@ -222,14 +222,14 @@ Test(timers, move_to_another_p)
 /* Everybody adds, deletes and checks on both Ps. A timer is either deleted or
  * fires, and its storage is reused at once. */
 enum { Threads = 4, Each = 20000 };
-static _Atomic long deleted, ranlong;
+static _Atomic long deleted, ranlate;
 
 static void countrun(void *arg)
 {
 	_Atomic int *word = arg;
 
 	must(atomic_fetch_add(word, 1) == 0);
-	atomic_fetch_add(&ranlong, 1);
+	atomic_fetch_add(&ranlate, 1);
 }
 
 static void *churn(void *arg)
@@ -267,9 +267,9 @@ Test(timers, fire_or_are_deleted_once_under_races, .timeout = 60)
 		pthread_create(&t[i], NULL, churn, (void *)(uintptr_t)(i + 1));
 	for (int i = 0; i < Threads; i++)
 		pthread_join(t[i], NULL);
-	cr_assert_eq(deleted + ranlong, (long)Threads * Each);
+	cr_assert_eq(deleted + ranlate, (long)Threads * Each);
 	cr_assert_gt(deleted, 0);
-	cr_assert_gt(ranlong, 0);
+	cr_assert_gt(ranlate, 0);
 	checkheap(&ps[0]);
 	checkheap(&ps[1]);
 	cr_assert_eq(ps[0].ntimers + ps[1].ntimers, 0);

@@ -273,11 +273,6 @@ static bool outsiders(bool (*known)(int tid))
 	return true;
 }
 
-static void nap(int64_t ns)
-{
-	usleep_os((uint32_t)(ns / 1000));
-}
-
 static void describe(G *gp, char *buf, size_t n)
 {
 	(void)gp;
@@ -344,7 +339,6 @@ static void startscheduler(int procs, int ngs)
 	    .signalspending = nonepending,
 	    .handlers = always,
 	    .outsiders = outsiders,
-	    .sysmonsleep = nap,
 	    .die = (__typeof__(host.die))die,
 	    .describe = describe,
 	    .unwindbegin = nobegin,

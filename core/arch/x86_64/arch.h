@@ -12,6 +12,8 @@
 
 #include "../../annotate.h"
 
+#include <stdint.h>
+
 static inline long sys0(long nr)
 {
 	long r;
@@ -91,6 +93,14 @@ static inline void *fsbase(void)
 static inline void getcontrolwords(unsigned cw[2])
 {
 	__asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(cw[0]), "=m"(*(unsigned short *)&cw[1]));
+}
+
+/* Counts at a constant rate; sysmon tells how many are a microsecond. */
+static inline uint64_t cputicks(void)
+{
+	uint32_t lo, hi;
+	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+	return (uint64_t)hi << 32 | lo;
 }
 
 /* A hint that the caller spins. */
