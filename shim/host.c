@@ -129,6 +129,14 @@ void eachkernelthread(void (*fn)(int tid))
 			fn(atomic_load(&k->tid));
 }
 
+bool unbornthreads(void)
+{
+	for (KThread *k = atomic_load(&kthreads); k; k = k->next)
+		if (!atomic_load(&k->ended) && !atomic_load(&k->tid))
+			return true;
+	return false;
+}
+
 static bool claim(KThread *k)
 {
 	bool ended = true;
@@ -205,8 +213,10 @@ static void *starthread(void *p)
 	s.k->ktid = (_Atomic int *)((char *)selfblock() + TIDOFFSET);
 	if (s.fn == sysmonthread) {
 		waitstep(2);
-		if (atomic_load(&template.step) == 3)
+		if (atomic_load(&template.step) == 3) {
+			atomic_store(&s.k->ended, true);
 			return NULL;
+		}
 	}
 	atomic_store(&s.k->tid, (int)sys0(SYS_gettid));
 	sys2(SYS_prctl, PR_SET_NAME, (long)comm); /* not the template's */

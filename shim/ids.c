@@ -189,9 +189,12 @@ static bool askall(long dir, int rounds)
 	enum { PATIENCE = 100 };
 	asked = 0;
 	int seen = dir < 0 ? -1 : eachtask(dir, ask);
-	if (seen < 0)
+	if (seen < 0) {
+		bool unborn = unbornthreads(); /* with the credentials of who makes them */
 		eachkernelthread(ask);
-	else if (rounds < PATIENCE && !sawall(dir, seen))
+		if (unborn)
+			return false;
+	} else if (rounds < PATIENCE && !sawall(dir, seen))
 		return false;
 	return asked == 0;
 }
