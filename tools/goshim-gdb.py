@@ -500,7 +500,7 @@ running count from 1. Commands that make the program run (finish, step, call) ca
                 gdb.execute(command, from_tty)
             return
         for g in runtime.goroutines():
-            print(f"\ngoroutine {g.goid} [{g.reason or g.statusname}] {g.name}:")
+            print(f'\ngoroutine {g.goid} "{g.name}" [{g.reason or g.statusname}]:')
             try:
                 with Context(g):
                     gdb.execute(command, from_tty)
