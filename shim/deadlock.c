@@ -29,7 +29,7 @@
 
 #include <stdatomic.h>
 
-enum { Buckets = 256, TracedMax = 32 };
+enum { Buckets = 4096, TracedMax = 32 };
 
 static struct {
 	SpinLock lock;
@@ -59,7 +59,10 @@ static void enter(LockWait *w)
 {
 	uint32_t b = w->tid % Buckets;
 	Section s = spinlock(&table[b].lock);
+	w->prev = NULL;
 	w->next = atomic_load_explicit(&table[b].first, memory_order_relaxed);
+	if (w->next)
+		w->next->prev = w;
 	atomic_store_explicit(&table[b].first, w, memory_order_relaxed);
 	spinunlock(&table[b].lock, s);
 }
@@ -68,14 +71,12 @@ static void leave(LockWait *w)
 {
 	uint32_t b = w->tid % Buckets;
 	Section s = spinlock(&table[b].lock);
-	LockWait *f = atomic_load_explicit(&table[b].first, memory_order_relaxed);
-	if (f == w) {
+	if (w->next)
+		w->next->prev = w->prev;
+	if (w->prev)
+		w->prev->next = w->next;
+	else
 		atomic_store_explicit(&table[b].first, w->next, memory_order_relaxed);
-	} else {
-		while (f->next != w)
-			f = f->next;
-		f->next = w->next;
-	}
 	spinunlock(&table[b].lock, s);
 }
 

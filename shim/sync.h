@@ -41,7 +41,7 @@ typedef struct LockWait {
 	uint32_t tid; /* the waiter's, while it is in the table */
 	uint64_t number, cycle;
 	struct Thread *th;
-	struct LockWait *next;
+	struct LockWait *next, *prev;
 } LockWait;
 /* The caller is going to wait, without a deadline: reports what can't end any more. */
 void lockwait(LockWait *w);
