@@ -1,6 +1,7 @@
 /*
  * As many threads as asked for, or as the system gives, all blocked on one condition: how many can
- * be alive, and what each costs in memory. Then all are released and joined.
+ * be alive, and what each costs in memory. Then all are released and joined. Their stacks have the default size, or
+ * stack=KIB.
  *
  * rss is what the process itself has; pte its page tables; kstack what the whole machine's kernel
  * stacks grew by, which VmRSS doesn't show and which native threads need too.
@@ -43,7 +44,12 @@ int main(int argc, char **argv)
 {
 	unsigned wanted = (unsigned)option(argc, argv, "threads", 100000), n;
 	pthread_t *t = calloc(wanted, sizeof *t);
+	long stack = (long)option(argc, argv, "stack", 0);
+	pthread_attr_t attr;
 	CHECK(wanted && t);
+	OK(pthread_attr_init(&attr));
+	if (stack)
+		OK(pthread_attr_setstacksize(&attr, (size_t)stack << 10));
 	memset(t, 1, wanted * sizeof *t); /* its pages are not the threads' */
 	pthread_t first;
 	open_gate = true;
@@ -58,7 +64,7 @@ int main(int argc, char **argv)
 	double start = now();
 	int err = 0;
 	for (n = 0; n < wanted; n++)
-		if ((err = pthread_create(&t[n], NULL, block, (void *)(uintptr_t)(n + 1))))
+		if ((err = pthread_create(&t[n], &attr, block, (void *)(uintptr_t)(n + 1))))
 			break;
 	CHECK(n > 0 && (n == wanted || err == EAGAIN));
 	OK(pthread_mutex_lock(&mutex));
