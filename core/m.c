@@ -177,7 +177,7 @@ bool mshort(void)
 /*
  * Takes back a P for which no M could be made. A wired goroutine that is
  * runnable has an M, which gets the P. For other work an M is called back that
- * waits in the kernel by choice.
+ * waits in the kernel by choice, or polls.
  */
 static void abandonp(P *pp, bool spinning) UNCHECKED_ROLES
 {
@@ -206,6 +206,9 @@ static void abandonp(P *pp, bool spinning) UNCHECKED_ROLES
 		mp->nextp = pp;
 		notewakeup(&mp->park);
 	} else if (sched.runqsize != 0) {
+		/* One may be waiting for the network. */
+		if (atomic_load(&sched.lastpoll) == 0)
+			netpollBreak();
 		for (mp = atomic_load(&sched.allm); mp; mp = mp->alllink)
 			if (atomic_load(&mp->kblocked) && !mp->lockedg) {
 				preemptm(mp);
