@@ -41,6 +41,8 @@ void signalsforkchild(Thread *self);
 void sigthreadinit(Thread *th, Thread *creator); /* a new thread: mask of its creator */
 void sigthreadcount(Thread *th);                 /* it is about to run: its mask counts */
 void sigthreadstart(Thread *th);                 /* on the new thread */
+/* The calling thread takes no more signals (exiting); false: there are some that it has to handle first. */
+bool sigclose(Thread *th);
 void sigthreadexit(Thread *th);
 /* host.h's */
 void siginterrupt_host(void *ctx);

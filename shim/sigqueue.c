@@ -338,6 +338,17 @@ void sigthreadcount(Thread *th)
 	}
 }
 
+bool sigclose(Thread *th)
+{
+	Section l = siglock();
+	/* Whoever queues looks at `exiting` under this lock: nothing comes between. */
+	bool none = !(atomic_load(&th->pending) & ~th->mask);
+	if (none)
+		th->exiting = true;
+	sigunlock(l);
+	return none;
+}
+
 void sigthreadexit(Thread *th)
 {
 	Section l = siglock();

@@ -153,9 +153,10 @@ static void calldestructors(void)
 noreturn_fn void threadvanish(void)
 {
 	Thread *th = curthread();
+	while (!sigclose(th))
+		sigdeliver(true);
 	if (th->wired)
 		robustexit();
-	th->exiting = true;
 	if (atomic_fetch_sub(&nthreads, 1) == 1)
 		for (;;)
 			sys1(SYS_exit_group, 0);
@@ -172,11 +173,10 @@ static noreturn_fn void threadexit(void *result)
 	if (sigpendingopen())
 		sigdeliver(true);
 	calldestructors();
-	if (sigpendingopen())
-		sigdeliver(true);
 	if (th->wired)
 		robustexit();
-	th->exiting = true;
+	while (!sigclose(th))
+		sigdeliver(true);
 	if (atomic_fetch_sub(&nthreads, 1) == 1)
 		exit(0); /* the last one, after main's pthread_exit */
 	sigthreadexit(th);
