@@ -163,7 +163,7 @@ struct P {
 	struct {
 		uint32_t schedtick, syscalltick;
 		int64_t schedwhen, syscallwhen;
-		int64_t cputime;
+		int64_t cpuwhen, cputime;
 	} sysmontick; /* sysmon only */
 };
 
@@ -214,6 +214,7 @@ typedef struct Sched {
 	    minrun;         /* MINRUN in cputicks; 0: not known yet, or cputicks not to be had */
 	_Atomic bool notsc; /* avoidtsc was called */
 	_Atomic int64_t polledat; /* ns: when somebody last asked the network */
+	_Atomic int64_t turnedat; /* ... on its turn (goturn), and so will again */
 	Note sysmonnote;
 	int pid;
 	_Atomic int sysmontid;

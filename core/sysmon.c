@@ -39,7 +39,7 @@ enum {
 	REFUSED =
 	    30000000, /* ns: one that computes so long where it can't be preempted loses its P */
 	POLLMAX = 10000000, /* ns: the network is polled this often when nobody else does */
-	POLLLATE = 500000,  /* ns: ... and waited for when nobody has asked for so long */
+	POLLLATE = 2000000, /* ns: ... and waited for when nobody has asked for so long */
 	MINRUN =
 	    100000,    /* ns: a runner has at least before it is preempted for one that was woken */
 	GRACE = 20000, /* ns: a P that is about to look at its timers itself may */
@@ -137,8 +137,8 @@ static int64_t since(uint64_t start, int64_t seen)
 	return (int64_t)((uint64_t)ticks * MINRUN / minrun);
 }
 
-/* One look at all Ps. Returns how many were set free or asked to yield. */
-static int retake(int64_t now)
+/* One look at all Ps. Returns when the next is due, if some were set free or asked to yield; else 0. */
+static int64_t retake(int64_t now)
 {
 	int n = 0, nlong = 0;
 	P *longest = NULL;
@@ -152,10 +152,10 @@ static int retake(int64_t now)
 			if (pp->sysmontick.syscalltick != t || pp->sysmontick.syscallwhen == 0) {
 				pp->sysmontick.syscalltick = t;
 				pp->sysmontick.syscallwhen = now;
-				if (!atomic_load(&pp->longcall))
-					continue;
 			}
-			if (!waiting)
+			/* One that has not said that it will last has a while. */
+			if (!waiting || (!atomic_load(&pp->longcall) &&
+					 now - pp->sysmontick.syscallwhen < TICKMIN))
 				continue;
 			if (atomic_compare_exchange_strong(&pp->status, &s, Pidle)) {
 				atomic_fetch_add(&sched.nretaken, 1);
@@ -170,16 +170,19 @@ static int retake(int64_t now)
 		M *mp = atomic_load(&pp->m);
 		uint32_t t = atomic_load(&pp->schedtick);
 		int64_t cpu = mp ? threadcputime(mp->tid) : -1;
-		bool same = pp->sysmontick.schedtick == t && pp->sysmontick.schedwhen != 0;
-		if (!same) {
+		if (pp->sysmontick.schedtick != t || pp->sysmontick.schedwhen == 0) {
 			pp->sysmontick.schedtick = t;
-			pp->sysmontick.schedwhen = now;
-		} else if (waiting && cpu >= 0 && cpu == pp->sysmontick.cputime &&
-			   !descheduled(mp->tid) && takep(pp)) {
-			n++;
-			continue;
+			pp->sysmontick.schedwhen = pp->sysmontick.cpuwhen = now;
+			pp->sysmontick.cputime = cpu;
+		} else if (now - pp->sysmontick.cpuwhen >= TICKMIN / 2) {
+			if (waiting && cpu >= 0 && cpu == pp->sysmontick.cputime &&
+			    !descheduled(mp->tid) && takep(pp)) {
+				n++;
+				continue;
+			}
+			pp->sysmontick.cpuwhen = now;
+			pp->sysmontick.cputime = cpu;
 		}
-		pp->sysmontick.cputime = cpu;
 		int64_t seen = now - pp->sysmontick.schedwhen;
 		int64_t ran = since(pp->slicestart, seen), runs = since(pp->runstart, seen);
 		nlong += runs >= MINRUN;
@@ -200,8 +203,9 @@ static int retake(int64_t now)
 	M *mp = longest ? atomic_load(&longest->m) : NULL;
 	if (n == 0 && mp && atomic_load(&sched.npidle) == 0 && someonewoken() &&
 	    (computes(mp) || descheduled(mp->tid))) /* by us, as a rule */
-		n += preemptone(longest, PreemptWoken);
-	return n;
+		if (preemptone(longest, PreemptWoken))
+			return MINRUN; /* one may be woken again soon */
+	return n ? TICKMIN : 0;
 }
 
 /* Storm: asks all to yield. */
@@ -277,8 +281,9 @@ static void nap(int64_t now, int64_t until)
 		until = timer + GRACE;
 	if (until <= now || host.signalspending()) {
 	} else if (netpollanywaiters() && atomic_load(&sched.lastpoll) != 0 &&
-		   (atomic_load(&sched.longrunners) ||
-		    now - atomic_load(&sched.polledat) > POLLLATE)) {
+		   (now - atomic_load(&sched.polledat) > POLLLATE ||
+		    (atomic_load(&sched.longrunners) &&
+		     now - atomic_load(&sched.turnedat) > POLLLATE))) {
 		int32_t n = 0;
 		G *list = NULL;
 		atomic_store(&sched.sysmonpolls, true);
@@ -408,10 +413,9 @@ void sysmon(void *unused)
 			deepsleep(look < until ? look : until);
 			continue;
 		}
-		if (retake(
-			now)) /* and who may have been woken since is to find out who runs long */
-			tick =
-			    netpollanywaiters() || timesleepuntil() != FOREVER ? MINRUN : TICKMIN;
+		int64_t next = retake(now);
+		if (next)
+			tick = next;
 		else if (tick < tickmax)
 			tick += tick / 2;
 		if (workqueued() && atomic_load(&sched.npidle) > 0)
@@ -421,8 +425,9 @@ void sysmon(void *unused)
 			ns = INTRTICK;
 		if (ns > tickmax)
 			ns = tickmax;
-		if (someonewoken() && ns > MINRUN)
-			ns = MINRUN;
+		/* Nobody was found that has run long enough: they switch, or will have soon. */
+		if (someonewoken() && ns > 4 * MINRUN)
+			ns = 4 * MINRUN;
 		nap(now, now + ns);
 	}
 }

@@ -67,6 +67,8 @@ void goturn(void)
 		if (netpollanywaiters() && atomic_load(&sched.lastpoll) != 0) {
 			int32_t n;
 			G *list = netpoll(0, &n);
+			atomic_store_explicit(&sched.turnedat, sched.polledat,
+					      memory_order_relaxed);
 			injectglist(list, n);
 		}
 		yield = !runqempty(pp) || sched.runqsize != 0;

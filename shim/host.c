@@ -252,11 +252,33 @@ static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi
 	return -r;
 }
 
+/*
+ * What sysmon does takes microseconds, and goroutines wait for it: its timers are exact, and the kernel is asked for a
+ * short slice, as a thread with one may interrupt those with longer ones at once (Linux 6.12; refused before).
+ */
+static void promptly(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} a = {.size = sizeof a};
+	enum { SLICE = 100000 /* ns, the least there is */, TIMERSLACK = 1 };
+
+	sys2(SYS_prctl, PR_SET_TIMERSLACK, TIMERSLACK);
+	if (sys4(SYS_sched_getattr, 0, (long)&a, sizeof a, 0) == 0 && a.policy == SCHED_OTHER) {
+		a.runtime = SLICE;
+		sys3(SYS_sched_setattr, 0, (long)&a, 0);
+	}
+}
+
 static void sysmonthread(void *arg)
 {
 	(void)arg;
 	sys2(SYS_prctl, PR_SET_NAME, (long)MONITOR);
-	sys2(SYS_prctl, PR_SET_TIMERSLACK, 1); /* ns: timers of goroutines wait for it */
+	promptly();
 	sysmonthreadinit();
 	setstep(4);
 	sysmon(NULL);
