@@ -132,7 +132,10 @@ static void reexitsyscall(void)
 	mp->oldp = NULL;
 	if (likely(exitsyscallp(mp, oldp))) {
 		casgstatus(gp, Gsyscall, Grunning);
+		bool asked = atomic_load_explicit(&getp(mp)->preempt, memory_order_relaxed);
 		releasem(mp);
+		if (unlikely(asked))
+			goyieldasked();
 		return;
 	}
 	mcall0(exitsyscall0, gp, mp->g0);

@@ -153,10 +153,16 @@ static int64_t retake(int64_t now)
 				pp->sysmontick.syscalltick = t;
 				pp->sysmontick.syscallwhen = now;
 			}
-			/* One that has not said that it will last has a while. */
-			if (!waiting || (!atomic_load(&pp->longcall) &&
-					 now - pp->sysmontick.syscallwhen < TICKMIN))
+			if (!waiting)
 				continue;
+			/* One that has not said that it will last has a while. If it makes one call after the
+			 * other it yields when it comes out of one. */
+			if (!atomic_load(&pp->longcall) &&
+			    now - pp->sysmontick.syscallwhen < TICKMIN) {
+				if (since(pp->slicestart, 0) >= debug.slice)
+					atomic_store(&pp->preempt, PreemptSlice);
+				continue;
+			}
 			if (atomic_compare_exchange_strong(&pp->status, &s, Pidle)) {
 				atomic_fetch_add(&sched.nretaken, 1);
 				n++;

@@ -63,12 +63,14 @@ static void *waits(void *arg)
 
 static void among_spinners(void *(*one)(void *), void *(*waker)(void *))
 {
-	pthread_t t[SPINNERS];
+	pthread_t t[SPINNERS], woken = spawn(one, NULL);
 
+	/* It waits before the others have all processors for ten seconds each, its waker, the last one, first. */
 	stop = 0;
+	sleep_ms(20);
 	for (long i = 0; i < SPINNERS; i++)
-		t[i] = spawn(i == 0 && waker ? waker : spin, (void *)i);
-	join(spawn(one, NULL));
+		t[i] = spawn(i == SPINNERS - 1 && waker ? waker : spin, (void *)i);
+	join(woken);
 	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
 	for (int i = 0; i < SPINNERS; i++)
 		join(t[i]);
