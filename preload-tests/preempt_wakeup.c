@@ -1,6 +1,6 @@
 /*
- * A thread that an event wakes does not wait until those that compute have had their slices: here slices are ten
- * seconds long, there are more spinners than processors, and hundreds of sleeps, reads and hand-offs have to come
+ * A thread that an event wakes does not wait until those that compute have had their slices: here slices are a third of a
+ * second long, there are more spinners than processors, and hundreds of sleeps, reads and hand-offs have to come
  * to an end.
  */
 #include "test.h"
@@ -65,7 +65,7 @@ static void among_spinners(void *(*one)(void *), void *(*waker)(void *))
 {
 	pthread_t t[SPINNERS], woken = spawn(one, NULL);
 
-	/* It waits before the others have all processors for ten seconds each, its waker, the last one, first. */
+	/* It waits before the others have all processors for a slice each, its waker, the last one, first. */
 	stop = 0;
 	sleep_ms(20);
 	for (long i = 0; i < SPINNERS; i++)
@@ -116,7 +116,7 @@ int main(int argc, char **argv)
 {
 	if (under_shim() && !getenv("PREEMPT_WAKEUP")) {
 		setenv("PREEMPT_WAKEUP", "1", 1);
-		setenv("GOSHIM", "slice=10000000", 1);
+		setenv("GOSHIM", "slice=300000", 1);
 		execv("/proc/self/exe", argv);
 		return 1;
 	}
