@@ -272,6 +272,15 @@ uint32_t schedticks(void)
 	return n;
 }
 
+/* Somebody waits for the network, and nobody has asked for a while, or, where all run for long, none of them will. */
+static bool othersdontpoll(int64_t now)
+{
+	if (!netpollanywaiters() || atomic_load(&sched.lastpoll) == 0)
+		return false;
+	return now - atomic_load(&sched.polledat) > POLLLATE ||
+	       (atomic_load(&sched.longrunners) && now - atomic_load(&sched.turnedat) > POLLLATE);
+}
+
 /*
  * Sleeps until `until`, the next timer, an event of the network if nobody else has asked for one lately, a signal, or
  * wakesysmon. Work waits meanwhile for Ps that others have.
@@ -285,11 +294,8 @@ static void nap(int64_t now, int64_t until)
 	int64_t timer = timesleepuntil();
 	if (timer != FOREVER && timer + GRACE < until)
 		until = timer + GRACE;
-	if (until <= now || host.signalspending()) {
-	} else if (netpollanywaiters() && atomic_load(&sched.lastpoll) != 0 &&
-		   (now - atomic_load(&sched.polledat) > POLLLATE ||
-		    (atomic_load(&sched.longrunners) &&
-		     now - atomic_load(&sched.turnedat) > POLLLATE))) {
+	bool sleep = until > now && !host.signalspending();
+	if (sleep && othersdontpoll(now)) {
 		int32_t n = 0;
 		G *list = NULL;
 		atomic_store(&sched.sysmonpolls, true);
@@ -297,7 +303,7 @@ static void nap(int64_t now, int64_t until)
 			list = netpoll(until - now, &n);
 		atomic_store(&sched.sysmonpolls, false);
 		injectglist(list, n);
-	} else {
+	} else if (sleep) {
 		notetsleep(&sched.sysmonnote, until - now);
 	}
 	atomic_store(&sched.sysmonuntil, 0);
