@@ -59,8 +59,11 @@ int64_t nanotime(void)
 {
 	Timespec ts = {0, 0};
 
-	if (likely(host.clock_gettime != NULL))
-		host.clock_gettime(ClockMonotonic, &ts);
+	/* Read once: avoidtsc takes it away. */
+	__typeof__(host.clock_gettime) libcs =
+	    __atomic_load_n(&host.clock_gettime, __ATOMIC_RELAXED);
+	if (likely(libcs != NULL))
+		libcs(ClockMonotonic, &ts);
 	else
 		sys2(SYS_clock_gettime, ClockMonotonic, (long)&ts);
 	return ts.sec * NSEC + ts.nsec;

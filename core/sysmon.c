@@ -367,7 +367,7 @@ void avoidtsc(void)
 {
 	atomic_store(&sched.notsc, true);
 	atomic_store(&sched.minrun, 0);
-	host.clock_gettime = NULL; /* libc's reads it */
+	__atomic_store_n(&host.clock_gettime, NULL, __ATOMIC_RELAXED); /* libc's reads it */
 }
 
 void wakesysmon(void)

@@ -99,7 +99,7 @@ static void standaside(P *pp, G *gp) UNCHECKED_ROLES
 {
 	casgstatus(gp, Grunning, Grunnable);
 	dropg(getg()->m);
-	if (atomic_load_explicit(&sched.minrun, memory_order_relaxed))
+	if (atomic_load_explicit(&sched.minrun, memory_order_relaxed) && pp->slicestart)
 		gp->sliceused = cputicks() - pp->slicestart;
 	runqput(pp, gp, true);
 }
