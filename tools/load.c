@@ -18,7 +18,7 @@
  * requests. Rejected: sampling from a script around this process, which counts the connecting and
  * the warm-up too.
  *
- * Protocols: memcached's text, redis's RESP, and plain echo. Two worker threads at most: on a
+ * Protocols: memcached's text, redis's RESP, and plain echo; each also over TLS. Two worker threads at most: on a
  * small machine the generator competes with the server, so it must stay cheap. A server that
  * evicts keys fails the check: give it memory for --keys times --size.
  */
@@ -112,8 +112,10 @@ static void watch(struct worker *w, struct conn *c, bool out)
 static void flush(struct worker *w, struct conn *c)
 {
 	while (c->outoff < c->outlen) {
-		ssize_t n = send(c->fd, c->out + c->outoff, c->outlen - c->outoff,
-				 MSG_NOSIGNAL | MSG_DONTWAIT);
+		const char *rest = c->out + c->outoff;
+		size_t len = c->outlen - c->outoff;
+		ssize_t n = c->tls ? tls_send(c->tls, rest, len)
+				   : send(c->fd, rest, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
@@ -175,7 +177,8 @@ static void readable(struct worker *w, struct conn *c)
 {
 	const char *why = NULL;
 	size_t room = opt.value_size + SLACK;
-	ssize_t n = recv(c->fd, c->in + c->inlen, room - c->inlen, MSG_DONTWAIT);
+	ssize_t n = c->tls ? tls_recv(c->tls, c->in + c->inlen, room - c->inlen)
+			   : recv(c->fd, c->in + c->inlen, room - c->inlen, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -291,6 +294,8 @@ static void connect_all(struct conn *conns)
 				    strerror(errno));
 			sleep_ns(20000000);
 		}
+		if (opt.tls && !(c->tls = tls_connect(c->fd)))
+			die(1, "connection %u: no TLS", i);
 		c->id = i;
 		c->out = malloc(opt.value_size + SLACK);
 		c->in = malloc(opt.value_size + SLACK);
@@ -319,8 +324,10 @@ static void usage(FILE *f)
 	    "  --keys N             keys in all (10 a connection)\n"
 	    "  --set-ratio X        share of sets, 0-1 (0.1)\n"
 	    "  --pid PID            the server's: adds CPU, context switches, threads\n"
+	    "  --syscalls           with --pid: counts the server's system calls, too\n"
 	    "  --rate N             requests a second, at planned times, 1-10000000 (as fast as\n"
 	    "                       they are answered)\n"
+	    "  --tls FILE           over TLS; FILE has the server's certificate or its issuer's\n"
 	    "  --timeout S          an answer that takes longer is a failure, 0.1-600 (10)\n"
 	    "  --wait S             keep trying to connect for so long, 0-600 (0)\n"
 	    "  --json               one JSON object instead of lines\n"
@@ -353,8 +360,10 @@ static void parse(int argc, char **argv)
 					      {"set-ratio", 1, 0, 'r'},
 					      {"rate", 1, 0, 'R'},
 					      {"pid", 1, 0, 'i'},
+					      {"tls", 1, 0, 'T'},
 					      {"timeout", 1, 0, 'o'},
 					      {"wait", 1, 0, 'W'},
+					      {"syscalls", 0, 0, 'y'},
 					      {"json", 0, 0, 'j'},
 					      {"help", 0, 0, 'h'},
 					      {0}};
@@ -387,9 +396,11 @@ static void parse(int argc, char **argv)
 		case 'k': opt.keys = (unsigned)number(name, optarg, 1, 10e6, true); break;
 		case 'R': opt.rate = number(name, optarg, 1, 10e6, false); break;
 		case 'r': opt.set_ratio = number(name, optarg, 0, 1, false); break;
+		case 'T': opt.tls = optarg; break;
 		case 'i': opt.pid = (pid_t)number(name, optarg, 1, 1 << 30, true); break;
 		case 'o': opt.timeout = number(name, optarg, 0.1, 600, false); break;
 		case 'W': opt.wait = number(name, optarg, 0, 600, false); break;
+		case 'y': opt.syscalls = true; break;
 		case 'j': opt.json = true; break;
 		case 'h': usage(stdout); exit(0);
 		default:
@@ -401,6 +412,8 @@ static void parse(int argc, char **argv)
 		die(2, "unexpected argument %s; see load --help", argv[optind]);
 	if (!opt.port)
 		die(2, "--port is needed; see load --help");
+	if (opt.syscalls && !opt.pid)
+		die(2, "--syscalls needs --pid; see load --help");
 	if (!opt.keys)
 		opt.keys = 10 * opt.connections;
 	if (opt.keys < opt.connections)
@@ -416,6 +429,8 @@ int main(int argc, char **argv)
 	parse(argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	bool memory = init_keys();
+	if (opt.tls)
+		tls_init(opt.tls);
 	struct conn *conns = calloc(opt.connections, sizeof *conns);
 	for (unsigned i = 0; i < opt.workers; i++) {
 		workers[i].epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -429,6 +444,8 @@ int main(int argc, char **argv)
 		if ((errno = pthread_create(&workers[i].thread, NULL, work, &workers[i])))
 			die(1, "pthread_create: %s", strerror(errno));
 	sleep_ns((uint64_t)(opt.warmup * 1e9));
+	if (opt.syscalls && !count_syscalls(opt.pid))
+		die(1, "--syscalls: the kernel doesn't let us count (%s)", strerror(errno));
 	take_sample(&a);
 	atomic_store(&phase, MEASURE);
 	uint64_t end = a.t + (uint64_t)(opt.seconds * 1e9);

@@ -1,6 +1,7 @@
 /*
- * Shared by the three files of the load generator: load.c (options, connections, the loop),
- * load_check.c (what is asked and what must be answered), load_report.c (what is measured).
+ * Shared by the files of the load generator: load.c (options, connections, the loop), load_check.c (what is
+ * asked and what must be answered), load_report.c (what is measured), load_tls.c,
+ * load_syscalls.c.
  */
 #ifndef LOAD_H
 #define LOAD_H
@@ -21,6 +22,7 @@ enum { SUB_BITS = 6, SUB = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS + 1) * SUB };
 
 struct conn {
 	int fd; /* -1 once it failed */
+	void *tls;
 	unsigned id;
 	bool busy, is_set, want_out;
 	uint32_t key, version; /* of the request under way; version only for a set */
@@ -53,12 +55,13 @@ struct options {
 	unsigned port, connections, keys, value_size, workers;
 	double seconds, warmup, set_ratio, timeout, wait, rate;
 	pid_t pid;
-	bool json;
+	const char *tls;
+	bool json, syscalls;
 };
 
 /* The server's /proc, with the count of answers at the same moment. */
 struct sample {
-	uint64_t cpu_us, voluntary, involuntary, answers, t;
+	uint64_t cpu_us, voluntary, involuntary, syscalls, answers, t;
 	unsigned threads;
 };
 
@@ -74,6 +77,16 @@ bool init_keys(void);
 void build_request(struct worker *w, struct conn *c);
 /* 1 complete and right, 0 incomplete, -1 wrong with *why set. */
 int check_answer(struct worker *w, struct conn *c, const char **why);
+
+/* load_tls.c */
+void tls_init(const char *authority);
+void *tls_connect(int fd);
+ssize_t tls_send(void *tls, const void *buf, size_t n);
+ssize_t tls_recv(void *tls, void *buf, size_t n);
+
+/* load_syscalls.c: from now on; false when the kernel doesn't let us. */
+bool count_syscalls(pid_t pid);
+uint64_t syscalls_counted(void);
 
 /* load_report.c */
 void record(struct worker *w, const struct conn *c, uint64_t t1);

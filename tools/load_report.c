@@ -71,6 +71,7 @@ void take_sample(struct sample *s)
 		if (d)
 			closedir(d);
 	}
+	s->syscalls = syscalls_counted();
 	for (unsigned i = 0; i < opt.workers; i++)
 		s->answers += atomic_load(&workers[i].answers);
 	s->t = now_ns();
@@ -163,6 +164,9 @@ void report(const struct sample *a, const struct sample *b, unsigned max_threads
 		field("server_involuntary_switches", "%.0f", iv);
 		field("server_switches", "%.0f", v + iv);
 		field("server_switches_per_request", "%.4f", (v + iv) / per);
+		if (opt.syscalls)
+			field("server_syscalls_per_request", "%.4f",
+			      (double)(b->syscalls - a->syscalls) / per);
 	}
 	if (opt.json)
 		printf("}\n");
