@@ -502,8 +502,8 @@ bool startsched(void)
 		Thread *th = threadof((pthread_t)selfblock());
 		th->mask = mask & ~((1ull << 31) | (1ull << 32) | (1ull << 8) | (1ull << 18));
 		real.sigaltstack(NULL, &ss);
-		if (!(ss.ss_flags & SS_DISABLE))
-			th->altstack = ss;
+		th->altstack = ss;
+		th->altstack.ss_flags &= ~SS_ONSTACK;
 		int r = schedinit(th->block, th, lo, hi, sigbasekmask());
 		if (r) {
 			why = r == -ENOSYS ? "no membarrier system call" : "out of memory";

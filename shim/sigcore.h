@@ -1,6 +1,6 @@
 /*
  * sigcore.h - what the files of signals share: sigqueue.c (who blocks what,
- * what is pending), sigrun.c (handlers), signal.c (the program's calls).
+ * what is pending), sigrun.c and sigframe.c (handlers), signal.c (the program's calls).
  */
 #ifndef GOSHIM_SIGCORE_H
 #define GOSHIM_SIGCORE_H
@@ -120,7 +120,17 @@ extern __thread bool issysmon __attribute__((tls_model("initial-exec")));
 /* Runs what is pending and open for the caller. True when a handler ran; *restart:
  * all of them with SA_RESTART. ctx: the interrupted context, or NULL at a call. */
 bool deliver(ucontext_t *ctx, bool *restart);
+/* Is sp on an alternate stack that the thread may not change? */
 bool onaltstack(Thread *th, uintptr_t sp);
+/* Where the stack of a handler begins that interrupts at sp; 0: there. SIGSAFE. */
+uintptr_t handlerstack(Thread *th, const struct sigaction *sa, uintptr_t sp);
+/* Runs sa's handler with mask m in the interrupted context, or (NULL) at the caller's place; then mask
+ * and alternate stack are what the handler has left there. May not return. */
+void runhandler(Thread *th, const struct sigaction *sa, siginfo_t *info, ucontext_t *ctx,
+		uint64_t m);
+/* fn(sig, info, uc) on the stack that ends at sp; in entry.S. */
+void callonstack(void (*fn)(int, siginfo_t *, void *), int sig, siginfo_t *info, void *uc,
+		 uintptr_t sp);
 static inline uintptr_t currentsp(void)
 {
 	return (uintptr_t)__builtin_frame_address(0);

@@ -328,42 +328,6 @@ SHIM(int, tgkill, pid_t pid, pid_t tid, int sig)
 	return th ? (int)errnoret(-killthread(th, sig)) : real.tgkill(pid, tid, sig);
 }
 
-SHIM(int, sigaltstack, const stack_t *ss, stack_t *old)
-{
-	Thread *th = curthread();
-	if (!th)
-		return real.sigaltstack(ss, old);
-	bool on = onaltstack(th, currentsp());
-	stack_t before = th->altstack;
-	if (!before.ss_size)
-		before.ss_flags |= SS_DISABLE;
-	if (on)
-		before.ss_flags |= SS_ONSTACK;
-	if (ss) {
-		if (on) {
-			errno = EPERM;
-			return -1;
-		}
-		if (ss->ss_flags & ~(SS_DISABLE | SS_ONSTACK | (int)(1u << 31))) {
-			errno = EINVAL;
-			return -1;
-		}
-		if (ss->ss_flags & SS_DISABLE) {
-			memset(&th->altstack, 0, sizeof th->altstack);
-			th->altstack.ss_flags = SS_DISABLE;
-		} else if (ss->ss_size < 2048) {
-			errno = ENOMEM;
-			return -1;
-		} else {
-			th->altstack = *ss;
-			th->altstack.ss_flags = 0;
-		}
-	}
-	if (old)
-		*old = before;
-	return 0;
-}
-
 SHIM(int, sigpending, sigset_t *set)
 {
 	Thread *th = curthread();

@@ -23,30 +23,6 @@ static void defaultaction(siginfo_t *info)
 	unlockOSThread();
 }
 
-bool onaltstack(Thread *th, uintptr_t sp)
-{
-	uintptr_t lo = (uintptr_t)th->altstack.ss_sp;
-	return !(th->altstack.ss_flags & SS_DISABLE) && th->altstack.ss_size && sp > lo &&
-	       sp <= lo + th->altstack.ss_size;
-}
-
-/* fn(sig, info, uc) on the stack that ends at sp; in entry.S. */
-void callonstack(void (*fn)(int, siginfo_t *, void *), int sig, siginfo_t *info, void *uc,
-		 uintptr_t sp);
-
-static void callhandler(Thread *th, const struct sigaction *sa, siginfo_t *info, ucontext_t *uc)
-{
-	void (*fn)(int, siginfo_t *, void *) = sa->sa_sigaction;
-	bool alt = (sa->sa_flags & SA_ONSTACK) && th->altstack.ss_size &&
-		   !(th->altstack.ss_flags & SS_DISABLE) && !onaltstack(th, currentsp());
-	if (!alt) {
-		fn(info->si_signo, info, uc);
-		return;
-	}
-	uintptr_t top = (uintptr_t)th->altstack.ss_sp + th->altstack.ss_size;
-	callonstack(fn, info->si_signo, info, uc, top & ~(uintptr_t)63);
-}
-
 /* Those that the kernel begins again after any handler. */
 static bool alwaysrestarts(const greg_t *r)
 {
@@ -100,27 +76,8 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
 		if (ctx)
 			failrestart(ctx);
 	}
-	uint64_t old = th->mask;
-	uint64_t m = old | setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig));
-	ucontext_t own, *uc = ctx;
-	if (!uc) {
-		/* At a call: where the program is, as far as there is a meaning to it. */
-		memset(&own, 0, sizeof own);
-		own.uc_mcontext.gregs[REG_RSP] = (greg_t)currentsp();
-		own.uc_mcontext.gregs[REG_RIP] = (greg_t)__builtin_return_address(0);
-		own.uc_stack = th->altstack;
-		uc = &own;
-	}
-	/* The kernel's frame has room for 64 signals only. */
-	uint64_t savedmask = old;
-	memcpy(&uc->uc_sigmask, &savedmask, 8);
-	addmask(th, m);
-	int err = errno;
-	callhandler(th, &sa, info, uc);
-	errno = err;
-	th = curthread();
-	memcpy(&savedmask, &uc->uc_sigmask, 8);
-	setmask(th, savedmask & ~NEVERMASKED);
+	uint64_t m = th->mask | setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig));
+	runhandler(th, &sa, info, ctx, m);
 	return true;
 }
 
@@ -213,9 +170,7 @@ static void syncsignal(int sig, siginfo_t *info, ucontext_t *uc)
 		sigfatal(info, uc);
 		return;
 	}
-	bool alt = (sigs.act[sig].sa_flags & SA_ONSTACK) && th->altstack.ss_size &&
-		   !(th->altstack.ss_flags & SS_DISABLE) && !onaltstack(th, sp);
-	uintptr_t at = alt ? (uintptr_t)th->altstack.ss_sp + th->altstack.ss_size : 0;
+	uintptr_t at = handlerstack(th, &sigs.act[sig], sp);
 	if (!siginject(gp, ownfault, sig, info, uc, at))
 		sigfatal(info, uc);
 }

@@ -75,6 +75,47 @@ callonstack:
 	.size callonstack, .-callonstack
 
 /*
+ * void herecontext(greg_t *gregs, void *fx): what the caller has when this returns, in the order of
+ * ucontext_t, r8 to rip, flags and segments; registers that a call may change are left out.
+ */
+	.globl herecontext
+	.hidden herecontext
+	.type herecontext, @function
+herecontext:
+	.cfi_startproc
+	movq %r12, 32(%rdi)
+	movq %r13, 40(%rdi)
+	movq %r14, 48(%rdi)
+	movq %r15, 56(%rdi)
+	movq %rbp, 80(%rdi)
+	movq %rbx, 88(%rdi)
+	leaq 8(%rsp), %rax
+	movq %rax, 120(%rdi)
+	movq (%rsp), %rax
+	movq %rax, 128(%rdi)
+	pushfq
+	.cfi_adjust_cfa_offset 8
+	popq 136(%rdi)
+	.cfi_adjust_cfa_offset -8
+	movw %cs, 144(%rdi)
+	movw %ss, 150(%rdi)
+	fxsave64 (%rsi)
+	ret
+	.cfi_endproc
+	.size herecontext, .-herecontext
+
+/* void jumpcontext(ucontext_t *uc): goes on as *uc says, with its floating-point state. */
+	.globl jumpcontext
+	.hidden jumpcontext
+	.type jumpcontext, @function
+jumpcontext:
+	movq %rdi, %rsp
+	movl $15, %eax		/* rt_sigreturn */
+	syscall
+	ud2
+	.size jumpcontext, .-jumpcontext
+
+/*
  * int __sigsetjmp(env, savemask): the mask to save is the goroutine's, which
  * the kernel doesn't know. Without savemask, and for others, libc's. The layout of
  * env, and the mangling of pointers in it, is glibc's: eight words, then
