@@ -5,6 +5,7 @@
  */
 #include "test.h"
 
+#include <semaphore.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 
@@ -498,6 +499,91 @@ static void to_the_process_by_a_thread(void)
 	join(t);
 }
 
+/*
+ * Sent to the process while its only taker is in a handler, which keeps it blocked: handled as soon as that
+ * returns, before whatever the taker does next.
+ */
+static volatile int resent;
+
+static void sends_again(int sig)
+{
+	if (++resent < 5) {
+		kill(getpid(), sig);
+		sigqueue(getpid(), sig, (union sigval){0});
+	}
+}
+
+static void *handles_own(void *arg)
+{
+	sigset_t usr1;
+
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
+	for (int round = 0; round < 100; round++) {
+		resent = 0;
+		kill(getpid(), SIGUSR1);
+		CHECK_EQ(resent, 5);
+	}
+	return arg;
+}
+
+static sem_t permits;
+static volatile int until_stop;
+
+static void permit(int sig)
+{
+	(void)sig;
+	sem_post(&permits);
+}
+
+static void *handles_till_stop(void *arg)
+{
+	pthread_sigmask(SIG_UNBLOCK, arg, NULL);
+	while (!until_stop)
+		sched_yield();
+	return NULL;
+}
+
+/* A permit a handler: if one does not run, this waits for ever. */
+static void *sends_for_permits(void *arg)
+{
+	while (!until_stop) {
+		sem_wait(&permits);
+		CHECK_EQ(kill(getpid(), SIGUSR1), 0);
+	}
+	return arg;
+}
+
+static void while_in_its_handler(void)
+{
+	struct sigaction sa = {.sa_handler = sends_again};
+	sigset_t usr1;
+
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &usr1, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
+	handles_own(NULL);
+	pthread_sigmask(SIG_BLOCK, &usr1, NULL);
+	join(spawn(handles_own, NULL));
+	sa.sa_handler = permit;
+	sigaction(SIGUSR1, &sa, NULL);
+	for (int round = 0; round < scale(100, 40); round++) {
+		until_stop = 0;
+		sem_init(&permits, 0, 1);
+		pthread_t sender = spawn(sends_for_permits, NULL);
+		pthread_t handler = spawn(handles_till_stop, &usr1);
+		usleep(2000);
+		until_stop = 1;
+		join(sender);
+		join(handler);
+		sem_destroy(&permits);
+	}
+	/* What the last ones have sent, after their handler was gone. */
+	pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
+}
+
 static const struct test_case cases[] = {
     {"to_oneself", to_oneself},
     {"to_a_thread_wherever_it_is", to_a_thread_wherever_it_is},
@@ -508,6 +594,7 @@ static const struct test_case cases[] = {
     {"default_action_ends_the_process", default_action_ends_the_process},
     {"values_are_carried", values_are_carried},
     {"to_the_process_by_a_thread", to_the_process_by_a_thread},
+    {"while_in_its_handler", while_in_its_handler},
 };
 
 TEST_MAIN(cases)

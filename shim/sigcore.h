@@ -105,6 +105,7 @@ bool take(Thread *th, uint64_t set, siginfo_t *info);
 bool ringput(const siginfo_t *info);
 /* Gives a process-directed signal to a thread; false: all block it. */
 bool route(const siginfo_t *info);
+bool sendprocess(const siginfo_t *info);
 /* The tid that the timer with the kernel's number `id` signals; 0: the process; one that no
  * thread has: the timer is deleted. */
 uint32_t timertarget(int id);

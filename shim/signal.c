@@ -197,7 +197,7 @@ static bool killself(int sig, siginfo_t *info)
 {
 	if (!getg() || badsig(sig) || sig == 0 || sig == SIGKILL || sig == SIGSTOP || !handled(sig))
 		return false;
-	if (!route(info))
+	if (!sendprocess(info))
 		return false;
 	bool restart;
 	if (sigpendingopen())

@@ -261,6 +261,20 @@ static void postprocess(const siginfo_t *info)
 		post(&process, &again);
 }
 
+/*
+ * What the process sends to itself. False: all block it, and the kernel keeps it. What a thread blocks for the
+ * length of a handler alone does not go by way of the kernel and sysmon, to come when that thread has ended.
+ */
+bool sendprocess(const siginfo_t *info)
+{
+	if (route(info))
+		return true;
+	if (atomic_load(&sigs.sysmonmask) & BIT(info->si_signo))
+		return false;
+	postprocess(info);
+	return true;
+}
+
 static void sysmonsetmask(uint64_t m)
 {
 	uint64_t k = m & ~(NEVERMASKED | BIT(SIGURG)); /* `goshim dump` asks by it */
