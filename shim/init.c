@@ -8,6 +8,7 @@
  */
 #include "../core/host.h"
 #include "cancel.h"
+#include "keys.h"
 #include "sched.h"
 #include "signal.h"
 #include "thread.h"
@@ -79,12 +80,12 @@ static void setsysmon(int64_t v)
 	debug.sysmon = v * 1000;
 }
 
-static void setmaxm(int64_t v)
+static void setmaxthreads(int64_t v)
 {
 	debug.maxm = v;
 }
 
-static void setkblock(int64_t v)
+static void setkernelwaits(int64_t v)
 {
 	debug.maxkblocked = v;
 }
@@ -94,21 +95,13 @@ static void setdeadlock(int64_t v)
 	debug.deadlock = (Deadlock)v;
 }
 
-static const char *const deadlockwords[] =
-    {[DeadlockReport] = "report", [DeadlockAbort] = "abort", [DeadlockOff] = "off", NULL};
+_Static_assert(DeadlockReport == 0 && DeadlockAbort == 1 && DeadlockOff == 2, "deadlockwords");
 
 static const struct Key keys[] = {
-    {"schedtrace", 1, 3600000, "ms between lines, 1 to 3600000", setschedtrace, NULL},
-    {"scheddetail", 0, 1, "0 or 1", setscheddetail, NULL},
-    {"storm", 0, 1, "0 or 1", setstorm, NULL},
-    {"exitstats", 0, 1, "0 or 1", setexitstats, NULL},
-    {"slice", 100, 10000000, "us before a runner is preempted, 100 to 10000000", setslice, NULL},
-    {"sysmon", 100, 1000000, "us of sysmon's longest tick, 100 to 1000000", setsysmon, NULL},
-    {"maxthreads", 8, 100000, "kernel threads at most, 8 to 100000", setmaxm, NULL},
-    {"kernelwaits", 0, 10000, "threads that may wait in the kernel itself, 0 to 10000", setkblock,
-     NULL},
-    {"nofsgsbase", 0, 1, "0 or 1", setnofsgsbase, NULL},
-    {"deadlock", 0, 0, "report, abort or off", setdeadlock, deadlockwords},
+#define KEY(name, min, max, words, allowed, argument, meaning) \
+	{#name, min, max, allowed, set##name, words},
+    SETTINGS(KEY)
+#undef KEY
 };
 
 static bool word(const char *s, size_t n, const char *const *words, int64_t *out)
@@ -148,7 +141,7 @@ static void setting(const char *s, size_t n)
 {
 	const char *eq = memchr(s, '=', n);
 	size_t nkey = eq ? (size_t)(eq - s) : n;
-	char text[64], names[160];
+	char text[64], names[256];
 	size_t len = n < sizeof text - 1 ? n : sizeof text - 1;
 	memcpy(text, s, len);
 	text[len] = 0;

@@ -1,0 +1,41 @@
+/*
+ * keys.h - the keys of GOSHIM: for the library, which obeys them (init.c), and for the command,
+ * which makes an option of each (tools/goshim_run.c).
+ *
+ * S(name, min, max, words, allowed, argument, meaning): a number from min to max, or one of the words, which count
+ * from 0. `allowed` is what the complaint of a bad value says; `argument` and `meaning` are goshim run --help's.
+ */
+#ifndef GOSHIM_KEYS_H
+#define GOSHIM_KEYS_H
+
+#include <stddef.h>
+
+/* In the order of Deadlock in core/settings.h. */
+static const char *const deadlockwords[] = {"report", "abort", "off", NULL};
+#define NOWORDS NULL
+
+/* clang-format off */
+#define SETTINGS(S) \
+	S(schedtrace, 1, 3600000, NOWORDS, "ms between lines, 1 to 3600000", \
+	  "MS", "a line on the scheduler's state every MS milliseconds") \
+	S(scheddetail, 0, 1, NOWORDS, "0 or 1", \
+	  "", "with schedtrace: each P, M and goroutine too") \
+	S(exitstats, 0, 1, NOWORDS, "0 or 1", \
+	  "", "a line of counts when the process ends") \
+	S(deadlock, 0, 0, deadlockwords, "report, abort or off", \
+	  "WHAT", "goroutines that wait for each other for ever: report, abort, off") \
+	S(slice, 100, 10000000, NOWORDS, "us before a runner is preempted, 100 to 10000000", \
+	  "US", "how long a goroutine runs before others get its turn") \
+	S(sysmon, 100, 1000000, NOWORDS, "us of sysmon's longest tick, 100 to 1000000", \
+	  "US", "how often stuck kernel threads are looked for") \
+	S(maxthreads, 8, 100000, NOWORDS, "kernel threads at most, 8 to 100000", \
+	  "N", "kernel threads at most") \
+	S(kernelwaits, 0, 10000, NOWORDS, "threads that may wait in the kernel itself, 0 to 10000", \
+	  "N", "goroutines that may wait in the kernel itself") \
+	S(storm, 0, 1, NOWORDS, "0 or 1", \
+	  "", "preempts every 100 us: for tests") \
+	S(nofsgsbase, 0, 1, NOWORDS, "0 or 1", \
+	  "", "changes thread blocks by a system call: for tests")
+/* clang-format on */
+
+#endif
