@@ -1,5 +1,5 @@
 /*
- * goshim, the command: what a user asks of processes that run on goroutines. Each sub-command has a
+ * goshim, the command: runs programs on goroutines, and asks such processes what they do. Each sub-command has a
  * file of its own and a row in the table below. Whatever can't be done is one line on stderr and exit status 2.
  */
 #include "goshim.h"
@@ -11,6 +11,15 @@
 #include <string.h>
 
 static const Command commands[] = {
+    {"run", "run a program on goroutines; may be left out",
+     "usage: goshim [run] [OPTION ...] PROGRAM [ARGUMENT ...]\n"
+     "Becomes the program with libgoshim.so in it: each of its threads is a goroutine. Exit status\n"
+     "and signals are the program's own. One that would run natively all the same is refused: static,\n"
+     "setuid, 32-bit, of musl or Go, not ELF, of another machine. Then, and when it can't be run, the\n"
+     "exit status is 126; 127 when it isn't found; 2 for wrong options.\n"
+     "  --procs N          how many goroutines run at once; by default one a CPU (GOMAXPROCS)\n"
+     "  --traceback LEVEL  what a fatal signal writes: none, single, all, system (GOTRACEBACK)\n",
+     run, runhelp},
     {"dump", "show what all goroutines of a process do",
      "usage: goshim dump [--timeout SECONDS] [--force] PID\n"
      "Writes the stacks of all goroutines of a live process to stdout. The process is not stopped.\n"
@@ -19,7 +28,7 @@ static const Command commands[] = {
      "  --force            ask also a process with a seccomp filter. Its answer takes socket,\n"
      "                     connect, sendto, poll, process_vm_readv and such; where the filter\n"
      "                     kills for one of them, the process dies. Docker's own allows them\n",
-     dump},
+     dump, NULL},
 };
 enum { NCOMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -54,40 +63,65 @@ long wholenumber(const char *what, const char *text, long min, long max)
 	return v;
 }
 
-static void usage(FILE *f)
+static const Command *command(const char *name)
 {
-	fputs("usage: goshim COMMAND ...\n", f);
 	for (int i = 0; i < NCOMMANDS; i++)
-		fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].what);
-	fputs("goshim COMMAND --help says more; goshim --version which goshim this is.\n", f);
+		if (!strcmp(name, commands[i].name))
+			return &commands[i];
+	return NULL;
+}
+
+static bool ishelp(const char *word)
+{
+	return word && (!strcmp(word, "--help") || !strcmp(word, "-h"));
+}
+
+static void usage(void)
+{
+	puts("usage: goshim [OPTION ...] PROGRAM [ARGUMENT ...]\n"
+	     "       goshim COMMAND ...");
+	for (int i = 0; i < NCOMMANDS; i++)
+		printf("  %-8s %s\n", commands[i].name, commands[i].what);
+	puts(
+	    "goshim help COMMAND says more; goshim --version which goshim this is. A program that is\n"
+	    "named like a command: goshim run PROGRAM.");
+}
+
+void help(const char *name)
+{
+	const Command *c = command(name);
+	if (!c)
+		fail("help: %s: no such command; goshim --help names them", name);
+	fputs(c->help, stdout);
+	if (c->morehelp)
+		c->morehelp();
+}
+
+/* Whatever is no command is the name of a program, or an option before it. */
+static int dispatch(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL;
+	const Command *c = name ? command(name) : NULL;
+	if (!name)
+		fail("a program or a command is needed; see goshim --help");
+	if (c && ishelp(argv[2]))
+		help(name);
+	else if (c)
+		return c->run(argc - 1, argv + 1);
+	else if (!strcmp(name, "--version"))
+		puts("goshim " VERSION);
+	else if (!strcmp(name, "help") && argc == 3)
+		help(argv[2]);
+	else if (ishelp(name) || (!strcmp(name, "help") && argc == 2))
+		usage();
+	else
+		return run(argc, argv);
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	const char *name = argc > 1 ? argv[1] : "";
-	int status = -1;
-
-	if (!strcmp(name, "--help") || !strcmp(name, "-h")) {
-		usage(stdout);
-		status = 0;
-	} else if (!strcmp(name, "--version")) {
-		puts("goshim " VERSION);
-		status = 0;
-	}
-	for (int i = 0; i < NCOMMANDS && status < 0; i++) {
-		if (strcmp(name, commands[i].name))
-			continue;
-		if (argc > 2 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h"))) {
-			fputs(commands[i].help, stdout);
-			status = 0;
-		} else {
-			status = commands[i].run(argc - 1, argv + 1);
-		}
-	}
-	if (status < 0)
-		fail(*name ? "%s: no such command; goshim --help names them"
-			   : "%sa command is needed; goshim --help names them",
-		     name);
+	int status = dispatch(argc, argv);
 	if (fflush(stdout) || ferror(stdout))
 		fail("stdout: %s", strerror(errno));
 	return status;

@@ -4,20 +4,46 @@
 #ifndef GOSHIM_TOOL_H
 #define GOSHIM_TOOL_H
 
+#include <stdbool.h>
 #include <stdnoreturn.h>
 
 typedef struct Command {
 	const char *name, *what; /* one line of goshim --help */
 	const char *help;        /* of its own --help, after the line that begins with "usage: " */
 	int (*run)(int argc, char **argv); /* argv[0] is its name; returns the exit status */
+	void (*morehelp)(void);            /* prints what help does not say, or NULL */
 } Command;
 
 int dump(int argc, char **argv);
 
+/* goshim_run.c */
+int run(int argc, char **argv);
+void runhelp(void);
+
+#define LIBRARY "libgoshim.so"
+
+/* What goshim SUB --help shows. */
+void help(const char *sub);
 /* One line on stderr, and exit status 2. */
 noreturn void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A number in [min, max], or one line that names what was meant, and exit. */
 double number(const char *what, const char *text, double min, double max);
 long wholenumber(const char *what, const char *text, long min, long max);
+
+/* Why a program is not run, and the exit status for it: a shell's. */
+enum { CANTRUN = 126, NOTFOUND = 127 };
+typedef struct Refusal {
+	int status;
+	char why[600];
+} Refusal;
+
+/* goshim_elf.c: will the library be in the process of this program? If not, why. */
+bool takeslibrary(const char *path, Refusal *r);
+/* goshim_run.c: a program by its name, as execvp finds it; malloc'ed. NULL and why. */
+char *findprogram(const char *name, Refusal *r);
+/* The library that belongs to this command, by its absolute path. */
+const char *findlibrary(void);
+/* Adds it to LD_PRELOAD in this process's environment, behind what is there. */
+void preloadlibrary(void);
 
 #endif

@@ -263,6 +263,13 @@ def suite_dump():
     return counted(["preload-tests/dump/run", "build"], 300)
 
 
+def suite_command():
+    """goshim CMD: programs that are run, and that are refused"""
+    exists("preload-tests/command/run", "preload-tests/command/run")
+    need_release()
+    return counted(["preload-tests/command/run", "build"], 300)
+
+
 def suite_dumps():
     """a thousand dumps of each loaded server"""
     exists("preload-tests/dump/run", "preload-tests/dump/run")
@@ -340,7 +347,7 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "gdb", "dump", "bench", "demo"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "gdb", "dump", "command", "bench", "demo"]
 LONG = ["debug", "repeat", "soak", "servers", "dumps", "figures"]
 
 
@@ -364,7 +371,7 @@ def main(argv):
             print(f"test: {arg}: unknown option", file=sys.stderr)
             return 2
     names = [n for n in SUITES + LONG if n in chosen] if chosen else SUITES + (LONG if everything else [])
-    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "gdb", "dump", "dumps", "bench", "demo", "repeat", "soak", "servers", "figures"}:
+    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "gdb", "dump", "command", "dumps", "bench", "demo", "repeat", "soak", "servers", "figures"}:
         names.insert(0, "build")
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop)
