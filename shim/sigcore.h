@@ -1,6 +1,6 @@
 /*
- * sigcore.h - what the files of signals share: sigqueue.c (who blocks what,
- * what is pending), sigrun.c and sigframe.c (handlers), signal.c (the program's calls).
+ * sigcore.h - what the files of signals share: sigqueue.c (who blocks what), sigpending.c (what
+ * waits), sigrun.c and sigframe.c (handlers), signal.c (the program's calls).
  */
 #ifndef GOSHIM_SIGCORE_H
 #define GOSHIM_SIGCORE_H
@@ -13,13 +13,19 @@
 
 #define BIT(sig) (1ull << ((sig)-1))
 
-enum { NSIGS = 64, RING = 256, NODES = 4096 };
+enum { NSIGS = 64, RING = 256 };
 
 /* Caused by the thread that gets them. */
 #define SYNCSIGS \
 	(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP) | BIT(SIGSYS))
 /* Addressed by the kernel to the thread whose call earned them. */
 #define CALLSIGS (BIT(SIGPIPE) | BIT(SIGXFSZ))
+/* Sent by the kernel to the process for what one thread does; it prefers that thread, or has it ask whether
+ * it blocks them (terminals). */
+#define TIMESIGS (BIT(SIGPROF) | BIT(SIGVTALRM) | BIT(SIGXCPU))
+#define TTYSIGS (BIT(SIGTTIN) | BIT(SIGTTOU))
+/* So the kernel is to see them as the goroutine has them. */
+#define OWNSIGS (CALLSIGS | TIMESIGS | TTYSIGS)
 /* Those whose default action is written about before it is taken (sigfatal.c). */
 #define TRACEDSIGS (SYNCSIGS | BIT(SIGABRT) | BIT(SIGQUIT))
 #define NEVERMASKED (BIT(SIGKILL) | BIT(SIGSTOP) | BIT(32) | BIT(33))
@@ -33,9 +39,10 @@ struct SigNode {
 typedef struct Sigs {
 	SpinLock lock;
 	struct sigaction act[NSIGS + 1];
-	SigNode nodes[NODES];
 	SigNode *free;
-	uint32_t used;
+	/* How many signals are pending, as many as may be, and whether that is near. */
+	uint32_t nqueued, bound;
+	bool crowded;
 	/* How many threads block each signal, and how many there are. */
 	int32_t nblocked[NSIGS + 1], nlive;
 	/* sysmon's mask, and the handshake for changing it. */
@@ -97,15 +104,27 @@ void setmask(Thread *th, uint64_t m);
 /* The same for a mask that blocks more, until its handler has run. */
 void addmask(Thread *th, uint64_t m);
 uint64_t kmaskfor(uint64_t mask);
-/* Queues info for th. 0 or EAGAIN (real-time signals only). */
+/* Queues info for th. 0 or EAGAIN (real-time signals only, as long as there is memory). */
 int post(Thread *th, const siginfo_t *info);
+/* The same for what was sent to the process (routed), or while the record is that of thread tid (0: whoever's):
+ * ESRCH if it is no more. */
+int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid);
 /* Takes a pending signal of `set` from th's queue. */
 bool take(Thread *th, uint64_t set, siginfo_t *info);
+/* Takes what was sent to the process from the queue of th, which has ended; what is its own is lost. */
+bool takeleft(Thread *th, siginfo_t *info);
+/* Nobody has a signal of `set` pending any more. */
+void sigdrop(uint64_t set);
+/* sig is about to be sent: what it revokes (SIGCONT the signals that stop, and they it) is pending no more. */
+void sigcounter(int sig);
+/* The overrun of the signal of timer `id` that was taken last; -1: not known. */
+int timeroverrun(int id);
+void forgettimer(int id);
 /* From a handler: to be routed to some thread by sysmon. False: no room. SIGSAFE. */
 bool ringput(const siginfo_t *info);
-/* Gives a process-directed signal to a thread; false: all block it. */
-bool route(const siginfo_t *info);
-bool sendprocess(const siginfo_t *info);
+/* Gives a process-directed signal to a thread. 0; EAGAIN: there is no room for it; ESRCH: all block it. */
+int route(const siginfo_t *info);
+int sendprocess(const siginfo_t *info);
 /* The tid that the timer with the kernel's number `id` signals; 0: the process; one that no
  * thread has: the timer is deleted. */
 uint32_t timertarget(int id);
@@ -119,7 +138,7 @@ void sigqueueforkchild(void);
 extern __thread bool issysmon __attribute__((tls_model("initial-exec")));
 
 /* Runs what is pending and open for the caller. True when a handler ran; *restart:
- * all of them with SA_RESTART. ctx: the interrupted context, or NULL at a call. */
+ * the first of them with SA_RESTART. ctx: the interrupted context, or NULL at a call. */
 bool deliver(ucontext_t *ctx, bool *restart);
 /* Is sp on an alternate stack that the thread may not change? */
 bool onaltstack(Thread *th, uintptr_t sp);

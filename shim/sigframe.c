@@ -98,6 +98,10 @@ static void runin(Thread *th, const struct sigaction *sa, siginfo_t *info, ucont
 	if (th->altstack.ss_flags & AUTODISARM)
 		th->altstack = (stack_t){.ss_flags = SS_DISABLE};
 	addmask(th, m);
+	/* The kernel makes the frames of all first: what else is open interrupts this handler as it begins. */
+	bool restart;
+	while (sigpendingopen())
+		deliver(NULL, &restart);
 	if (sp)
 		callonstack(sa->sa_sigaction, info->si_signo, info, uc, sp);
 	else

@@ -21,6 +21,9 @@
 #include "cancel.h"
 #include "sigcore.h"
 
+/* Whose default action is to do nothing. */
+#define IDLESIGS (BIT(SIGCONT) | BIT(SIGCHLD) | BIT(SIGURG) | BIT(SIGWINCH))
+
 SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 {
 	if (!schedstarted() || sig < 1 || sig > NSIGS || (BIT(sig) & NEVERMASKED))
@@ -28,15 +31,22 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 	if (!hasprocess(CLONE_SIGHAND))
 		return sigactionapart(sig, sa, old);
 	struct sigaction new = {.sa_handler = NULL};
-	if (sa)
+	if (sa) {
 		new = *sa; /* faults here, not under the lock */
+		uint64_t m = setbits(&new.sa_mask);
+		bitsset(&new.sa_mask, m);
+	}
 	Section l = siglock();
 	struct sigaction before = sigs.act[sig];
 	if (sa)
 		sigs.act[sig] = new;
 	sigunlock(l);
-	if (sa)
+	if (sa) {
 		install(sig, &new);
+		if (new.sa_handler == SIG_IGN ||
+		    (new.sa_handler == SIG_DFL && (BIT(sig) & IDLESIGS)))
+			sigdrop(BIT(sig));
+	}
 	if (old)
 		*old = before;
 	return 0;
@@ -146,6 +156,7 @@ static int sendto_thread(Thread *th, int sig, const siginfo_t *info)
 		return 0;
 	if (sig == SIGKILL || sig == SIGSTOP)
 		return (int)-sys2(SYS_kill, sys0(SYS_getpid), sig);
+	sigcounter(sig);
 	if (sigs.act[sig].sa_handler == SIG_IGN && !(th->mask & BIT(sig)))
 		return 0;
 	int r = post(th, info);
@@ -191,18 +202,20 @@ SHIM(int, pthread_sigqueue, pthread_t t, int sig, const union sigval value)
 /*
  * To the process from within it: routed at once. So the caller, if it is
  * the one, has handled the signal when this returns (POSIX); and another has it queued.
- * False: all block it, or it isn't for goroutines to handle: the kernel's.
+ * 0 or EAGAIN; ESRCH: all block it, or it isn't for goroutines to handle: the kernel's.
  */
-static bool killself(int sig, siginfo_t *info)
+static int killself(int sig, siginfo_t *info)
 {
 	if (!getg() || badsig(sig) || sig == 0 || sig == SIGKILL || sig == SIGSTOP || !handled(sig))
-		return false;
-	if (!sendprocess(info))
-		return false;
+		return ESRCH;
+	sigcounter(sig);
+	int r = sendprocess(info);
+	if (r)
+		return r;
 	bool restart;
 	if (sigpendingopen())
 		deliver(NULL, &restart);
-	return true;
+	return 0;
 }
 
 /* The id of a thread of the process names the process to the kernel; a goroutine's it does not know. */
@@ -232,8 +245,9 @@ SHIM(int, kill, pid_t pid, int sig)
 	pid = ofprocess(pid);
 	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
 		selfinfo(&info, sig, SI_USER);
-		if (killself(sig, &info))
-			return 0;
+		int r = killself(sig, &info);
+		if (r != ESRCH)
+			return (int)errnoret(-r);
 	}
 	long r = sys2(SYS_kill, pid, sig);
 	return pid > 0 ? (int)errnoret(r) : sentby(r, sig);
@@ -258,8 +272,9 @@ int sigqueueinfo(pid_t pid, int sig, const siginfo_t *filled)
 	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
 		siginfo_t info = *filled;
 		info.si_signo = sig;
-		if (killself(sig, &info))
-			return 0;
+		int r = killself(sig, &info);
+		if (r != ESRCH)
+			return (int)errnoret(-r);
 	}
 	return (int)errnoret(sys3(SYS_rt_sigqueueinfo, pid, sig, (long)filled));
 }
@@ -281,8 +296,9 @@ SHIM(int, sigqueue, pid_t pid, int sig, const union sigval value)
 	if (getg() && pid == (pid_t)sys0(SYS_getpid)) {
 		selfinfo(&info, sig, SI_QUEUE);
 		info.si_value = value;
-		if (killself(sig, &info))
-			return 0;
+		int r = killself(sig, &info);
+		if (r != ESRCH)
+			return (int)errnoret(-r);
 	}
 	return real.sigqueue(pid, sig, value);
 }

@@ -26,6 +26,9 @@ void sigmaskswap(const sigset_t *set, sigset_t *old);
 int sigtake(const sigset_t *set, siginfo_t *info);
 void sigtakedone(void);
 
+/* A signal has been taken, perhaps a timer's. SIGSAFE. */
+void notetimer(const siginfo_t *info);
+
 /* rt_sigqueueinfo and rt_tgsigqueueinfo, of any caller: -1 and errno. */
 int sigqueueinfo(pid_t pid, int sig, const siginfo_t *filled);
 int sigqueueinfothread(pid_t pid, pid_t tid, int sig, const siginfo_t *filled);

@@ -1,6 +1,6 @@
 /*
- * sigqueue.c - who blocks which signal, what is pending for whom, and the
- * routing of what is sent to the process (signal.c says how it all works).
+ * sigqueue.c - who blocks which signal, and the routing of what is sent to the
+ * process (signal.c says how it all works).
  */
 #include "sigcore.h"
 
@@ -15,33 +15,17 @@ static struct {
 } ring[RING];
 static _Atomic uint32_t ringused;
 
-/* --- nodes ---------------------------------------------------------------------------- */
-
-static SigNode *nodeget_locked(void)
-{
-	SigNode *n = sigs.free;
-	if (n)
-		sigs.free = n->next;
-	else if (sigs.used < NODES)
-		n = &sigs.nodes[sigs.used++];
-	return n;
-}
-
-static void nodeput_locked(SigNode *n)
-{
-	n->next = sigs.free;
-	sigs.free = n;
-}
-
 /* --- who blocks what -------------------------------------------------------------------- */
 
-/* What sysmon should block: what all threads block. */
+/* What sysmon should block: what all threads block, and what there is no room for. */
 static uint64_t wantmask_locked(void)
 {
 	uint64_t m = 0;
 	for (int s = 1; s <= NSIGS; s++)
 		if (sigs.nblocked[s] >= sigs.nlive)
 			m |= BIT(s);
+	if (sigs.crowded)
+		m |= ~0ull << (SIGRTMIN - 1);
 	return m & ~NEVERMASKED;
 }
 
@@ -73,10 +57,8 @@ void sigsettle(void)
 
 uint64_t kmaskfor(uint64_t mask)
 {
-	return (sigbasekmask() & ~CALLSIGS) | (mask & CALLSIGS);
+	return (sigbasekmask() & ~OWNSIGS) | (mask & OWNSIGS);
 }
-
-static int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid);
 
 void setmask(Thread *th, uint64_t m)
 {
@@ -92,8 +74,8 @@ void setmask(Thread *th, uint64_t m)
 	atomic_thread_fence(memory_order_seq_cst);
 	sync |= (old & ~m) && sigtickneeded();
 	sigunlock(l);
-	if ((old ^ m) & CALLSIGS)
-		gsetkmask((ggetkmask() & ~CALLSIGS) | (m & CALLSIGS));
+	if ((old ^ m) & OWNSIGS)
+		gsetkmask((ggetkmask() & ~OWNSIGS) | (m & OWNSIGS));
 	if (sync)
 		sigsettle();
 	siginfo_t info;
@@ -113,81 +95,13 @@ void addmask(Thread *th, uint64_t m)
 	Section l = siglock();
 	th->mask = m;
 	sigunlock(l);
-	if ((old ^ m) & CALLSIGS)
-		gsetkmask((ggetkmask() & ~CALLSIGS) | (m & CALLSIGS));
+	if ((old ^ m) & OWNSIGS)
+		gsetkmask((ggetkmask() & ~OWNSIGS) | (m & OWNSIGS));
 }
 
 uint64_t sigbasekmask(void)
 {
-	return ~(SYNCSIGS | CALLSIGS | BIT(SIGURG) | NEVERMASKED);
-}
-
-/* --- posting --------------------------------------------------------------------------------- */
-
-/* tid: only while the record is that thread's (0: whoever's). */
-static int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid)
-{
-	int sig = info->si_signo;
-	Section l = siglock();
-	if (((routed || tid) && th->exiting) ||
-	    (tid && th->tid != tid)) { /* it was chosen, and has routed what it had */
-		sigunlock(l);
-		return ESRCH;
-	}
-	bool pending = atomic_load(&th->pending) & BIT(sig);
-	int r = 0;
-	if (!pending || sig >= SIGRTMIN) {
-		SigNode *n = nodeget_locked();
-		if (n) {
-			SigNode **p = &th->queue;
-			n->info = *info;
-			n->routed = routed;
-			n->next = NULL;
-			/* Lower numbers first, equal ones in order. */
-			while (*p && (*p)->info.si_signo <= sig)
-				p = &(*p)->next;
-			n->next = *p;
-			*p = n;
-			atomic_fetch_or(&th->pending, BIT(sig));
-		} else {
-			r = EAGAIN;
-		}
-	}
-	G *gp = th->gp;
-	bool open = !(th->mask & BIT(sig)) || (atomic_load(&th->waitset) & BIT(sig));
-	sigunlock(l);
-	if (gp && open)
-		ginterrupt(gp);
-	return r;
-}
-
-int post(Thread *th, const siginfo_t *info)
-{
-	return queue(th, info, false, 0);
-}
-
-/* Takes a pending signal of `set` from th's queue. */
-bool take(Thread *th, uint64_t set, siginfo_t *info)
-{
-	if (!(atomic_load_explicit(&th->pending, memory_order_acquire) & set))
-		return false;
-	Section l = siglock();
-	bool found = false;
-	for (SigNode **p = &th->queue; *p; p = &(*p)->next) {
-		SigNode *n = *p;
-		int sig = n->info.si_signo;
-		if (!(set & BIT(sig)))
-			continue;
-		*info = n->info;
-		*p = n->next;
-		if (!*p || (*p)->info.si_signo != sig)
-			atomic_fetch_and(&th->pending, ~BIT(sig));
-		nodeput_locked(n);
-		found = true;
-		break;
-	}
-	sigunlock(l);
-	return found;
+	return ~(SYNCSIGS | OWNSIGS | BIT(SIGURG) | NEVERMASKED);
 }
 
 /* --- routing, on sysmon ------------------------------------------------------------------------- */
@@ -222,8 +136,7 @@ static bool choose(Thread *th, void *arg)
 	return false;
 }
 
-/* Gives a process-directed signal to a thread; false: all block it. */
-bool route(const siginfo_t *info)
+int route(const siginfo_t *info)
 {
 	struct choice c = {BIT(info->si_signo), NULL};
 	uint32_t tid = info->si_code == SI_TIMER ? timertarget(info->si_timerid) : 0;
@@ -231,19 +144,20 @@ bool route(const siginfo_t *info)
 		Thread *th = threadwithtid(tid); /* NULL too for a timer that is deleted */
 		if (th)
 			queue(th, info, false, tid);
-		return true;
+		return 0;
 	}
+	int r;
 	do {
 		c.th = NULL;
 		threadseach(choose, &c);
 		if (!c.th)
-			return false;
+			return ESRCH;
 		if (fatal(info->si_signo) && !(c.th->mask & c.bit)) {
 			siginfo_t last = *info;
 			sigfatal(&last, NULL);
 		}
-	} while (queue(c.th, info, true, 0) == ESRCH);
-	return true;
+	} while ((r = queue(c.th, info, true, 0)) == ESRCH);
+	return r;
 }
 
 /*
@@ -251,28 +165,27 @@ bool route(const siginfo_t *info)
  * asks (sigtake). Those change their state first and look then; here it is the other way round, so
  * one that came between is found.
  */
-static void postprocess(const siginfo_t *info)
+static int postprocess(const siginfo_t *info)
 {
 	struct choice c = {BIT(info->si_signo), NULL};
 	siginfo_t again;
-	post(&process, info);
+	int r = post(&process, info);
 	threadseach(choose, &c);
-	if (c.th && take(&process, c.bit, &again) && !route(&again))
+	if (c.th && take(&process, c.bit, &again) && route(&again) == ESRCH)
 		post(&process, &again);
+	return r;
 }
 
 /*
- * What the process sends to itself. False: all block it, and the kernel keeps it. What a thread blocks for the
- * length of a handler alone does not go by way of the kernel and sysmon, to come when that thread has ended.
+ * What the process sends to itself. 0; EAGAIN: there is no room for it; ESRCH: all block it, and the kernel keeps it. What
+ * a thread blocks for the length of a handler alone does not go by way of the kernel and sysmon, to come when that thread has ended.
  */
-bool sendprocess(const siginfo_t *info)
+int sendprocess(const siginfo_t *info)
 {
-	if (route(info))
-		return true;
-	if (atomic_load(&sigs.sysmonmask) & BIT(info->si_signo))
-		return false;
-	postprocess(info);
-	return true;
+	int r = route(info);
+	if (r != ESRCH || (atomic_load(&sigs.sysmonmask) & BIT(info->si_signo)))
+		return r;
+	return postprocess(info);
 }
 
 static void sysmonsetmask(uint64_t m)
@@ -310,7 +223,7 @@ void sigtick(void)
 			continue;
 		siginfo_t info = ring[i].info;
 		atomic_store(&ring[i].state, 0);
-		if (!route(&info))
+		if (route(&info) == ESRCH)
 			postprocess(&info);     /* blocked everywhere, since we received it */
 		atomic_fetch_sub(&ringused, 1); /* setmask relies on the order */
 	}
@@ -369,19 +282,11 @@ void sigthreadexit(Thread *th)
 	bool sync = maskcount_locked(th->counted, 0);
 	sigs.nlive--;
 	sync |= wantmask_locked() != atomic_load(&sigs.sysmonmask);
-	SigNode *left = th->queue;
-	th->queue = NULL;
-	atomic_store(&th->pending, 0);
 	sigunlock(l);
-	while (left) {
-		SigNode *n = left;
-		left = n->next;
-		if (n->routed && !route(&n->info))
-			postprocess(&n->info);
-		l = siglock();
-		nodeput_locked(n);
-		sigunlock(l);
-	}
+	siginfo_t left;
+	while (takeleft(th, &left))
+		if (route(&left) == ESRCH)
+			postprocess(&left);
 	if (sync) {
 		maskagain();
 	}
@@ -393,8 +298,9 @@ void sigqueueforkchild(void)
 	atomic_store(&ringused, 0);
 	for (int i = 0; i < RING; i++)
 		atomic_store(&ring[i].state, 0);
-	sigs.free = NULL;
-	sigs.used = 0;
+	sigs.free = NULL; /* what was queued is lost with its threads */
+	sigs.nqueued = 0;
+	sigs.crowded = false;
 	memset(sigs.nblocked, 0, sizeof sigs.nblocked);
 	sigs.nlive = 0;
 	atomic_store(&sigs.maskwant, 0);

@@ -50,9 +50,9 @@ static void failrestart(ucontext_t *uc)
 	r[REG_RIP] += 2;
 }
 
-/* Runs the action of one signal. True when a handler ran; *restart is cleared
- * unless it had SA_RESTART. */
-static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
+/* Runs the action of one signal. True when a handler ran. The first one decides what becomes of the call that it
+ * interrupts: *restart is cleared unless it had SA_RESTART. */
+static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool first, bool *restart)
 {
 	int sig = info->si_signo;
 	Section l = siglock();
@@ -71,7 +71,7 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool *restart)
 		struct sigaction dfl = {.sa_handler = SIG_DFL};
 		real.sigaction(sig, &dfl, NULL);
 	}
-	if (!(sa.sa_flags & SA_RESTART)) {
+	if (first && !(sa.sa_flags & SA_RESTART)) {
 		*restart = false;
 		if (ctx)
 			failrestart(ctx);
@@ -90,7 +90,7 @@ bool deliver(ucontext_t *ctx, bool *restart)
 	*restart = true;
 	gclearinterrupt();
 	while (take(th, ~th->mask, &info)) {
-		ran |= act(th, &info, ctx, restart);
+		ran |= act(th, &info, ctx, !ran, restart);
 		th = curthread();
 	}
 	return ran;
@@ -144,7 +144,7 @@ static void ownfault(int sig, siginfo_t *info, void *ctx)
 {
 	bool restart = true;
 	(void)sig;
-	act(curthread(), info, ctx, &restart);
+	act(curthread(), info, ctx, true, &restart);
 	sigresume(ctx);
 }
 
@@ -191,6 +191,15 @@ static void foreignsignal(int sig, siginfo_t *info, ucontext_t *uc)
 	sa.sa_sigaction(sig, info, uc);
 }
 
+/* Did the code that was interrupted earn the signal? */
+static bool earned(const siginfo_t *info)
+{
+	uint64_t bit = BIT(info->si_signo);
+	if (bit & CALLSIGS)
+		return info->si_code == SI_USER && info->si_pid == (pid_t)sys0(SYS_getpid);
+	return (bit & TIMESIGS) && info->si_code == SI_KERNEL;
+}
+
 static void sighandler(int sig, siginfo_t *info, void *ctx)
 {
 	int err = errno;
@@ -225,7 +234,7 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 	} else {
 		/* A goroutine in a native bracket, or what its call earned, or libc's raise. */
 		Thread *th = ghost(gp);
-		if (th && gcurrent(gp) && (info->si_code == SI_TKILL || (BIT(sig) & CALLSIGS))) {
+		if (th && gcurrent(gp) && (info->si_code == SI_TKILL || earned(info))) {
 			if (fatal(sig) && !(th->mask & BIT(sig)))
 				sigfatal(info, uc);
 			else if (!siginterruptible(gp, uc) || (th->mask & BIT(sig)) ||
@@ -316,7 +325,7 @@ void signalsforkchild(Thread *self)
 /* First thing on a new thread. */
 void sigthreadstart(Thread *th)
 {
-	if (th->mask & CALLSIGS)
+	if (th->mask & OWNSIGS)
 		gsetkmask(kmaskfor(th->mask));
 	bool restart;
 	siginfo_t info;

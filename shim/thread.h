@@ -44,7 +44,7 @@ typedef struct Thread {
 	uint64_t counted; /* the mask without what a running handler adds: sigs.nblocked has it */
 	_Atomic uint64_t pending;
 	_Atomic uint64_t waitset; /* it is in sigwait for these */
-	SigNode *queue;
+	SigNode *queue, *queuetail;
 	stack_t altstack;
 	struct Thread *next, *prev; /* all live threads */
 	int bracket;                /* depth of the native bracket (host.c) */

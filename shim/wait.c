@@ -162,6 +162,8 @@ static long takesignal(const sigset_t *set, siginfo_t *info, int64_t end)
 		long r = sysblock(SYS_rt_sigtimedwait, set, info, timeleft(end, &left), 8);
 
 		sigtakedone();
+		if (r > 0 && info)
+			notetimer(info);
 		/* libc folds this code, and programs expect it. */
 		if (r > 0 && info && info->si_code == SI_TKILL)
 			info->si_code = SI_USER;
