@@ -275,6 +275,8 @@ long quicksyscall(long nr, long a, long b, long c, long d, long e, long f);
  * directly; else try without blocking and park with netpollwait.
  */
 bool maywaitinkernel(void);
+/* That is the better wait as a rule, but work waits for the caller's P: lets it go first. False: it is not. */
+bool givewayonce(void);
 
 /* --- readiness of file descriptors ---------------------------------------- */
 

@@ -16,7 +16,8 @@
  * some 300 ns. Remembering it was rejected: only the kernel knows whether the
  * number still means the same open file. A registration that survived its
  * descriptor (a duplicate lives on) makes at most spurious wakeups, which every
- * caller expects.
+ * caller expects. One whose events nobody has waited for UNWANTED times in a row ends: the poller
+ * would be woken for a goroutine that waits in the kernel itself by now.
  *
  * An event wakes all that wait for its direction, not one: how much is ready is
  * not known, edges that come together are reported once, and a waiter that
@@ -49,7 +50,8 @@ struct PollDesc {
 	Lock lock;
 	/* Events so far by direction: Read, Write, Hup. Written under the lock. */
 	_Atomic uint32_t seq[3];
-	PollWaiter *waiters; /* under the lock */
+	PollWaiter *waiters;       /* under the lock */
+	_Atomic uint32_t unwanted; /* events in a row that nobody waited for */
 };
 
 /* On the stack of the waiter, who links and unlinks it, under the lock of pd. */
@@ -65,6 +67,7 @@ enum {
 	MaxChunks = 4096,  /* descriptors beyond wait in the kernel */
 	StackWaiters = 32, /* tickets of a wait without allocation */
 	MaxEvents = 128,
+	UNWANTED = 8,
 	Directions = 3,
 	AllModes = PollRead | PollWrite | PollHup,
 	SIGURG = 23,
@@ -150,6 +153,11 @@ bool netpollowns(int fd)
 {
 	return fd >= 0 && (fd == atomic_load_explicit(&poller.epfd, memory_order_relaxed) ||
 			   fd == atomic_load_explicit(&poller.breakfd, memory_order_relaxed));
+}
+
+int32_t netpollwaiters(void)
+{
+	return atomic_load_explicit(&poller.waiting, memory_order_relaxed);
 }
 
 bool netpollanywaiters(void)
@@ -250,6 +258,29 @@ static void wake(PollDesc *pd, int mode, Glist *list)
 		list->n++;
 	}
 	unlock(&pd->lock);
+}
+
+/*
+ * An event is to be counted: for nobody, again? Then the registration ends, and all directions are
+ * to be counted: a ticket that is taken later registers anew, and whoever has one sees that it is no
+ * longer good.
+ */
+static bool unwanted(PollDesc *pd, int epfd, int fd)
+{
+	struct epoll_event none = {0};
+	bool waits = __atomic_load_n(&pd->waiters, __ATOMIC_RELAXED) != NULL;
+	uint32_t n = atomic_load_explicit(&pd->unwanted, memory_order_relaxed);
+
+	if (likely(waits ? n == 0 : n < UNWANTED)) {
+		if (!waits)
+			atomic_store_explicit(&pd->unwanted, n + 1, memory_order_relaxed);
+		return false;
+	}
+	atomic_store_explicit(&pd->unwanted, 0, memory_order_relaxed);
+	if (waits)
+		return false;
+	sys4(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, fd, (long)&none);
+	return true;
 }
 
 static void wakeall(Glist *list)
@@ -616,7 +647,8 @@ G *netpoll(int64_t delay, int32_t *n)
 			atomic_store(&poller.broken, true);
 			continue;
 		}
-		wake(&chunk[fd % ChunkDescs], modeof(ev[i].events), &list);
+		PollDesc *pd = &chunk[fd % ChunkDescs];
+		wake(pd, unwanted(pd, epfd, (int)fd) ? AllModes : modeof(ev[i].events), &list);
 	}
 	*n = list.n;
 	return list.head;

@@ -222,6 +222,8 @@ typedef struct Sched {
 	_Atomic uint32_t intrpending; /* somebody is to be interrupted again (sysmon) */
 	_Atomic int32_t nkblocked;    /* Ms that wait in the kernel by choice (maywaitinkernel) */
 	int32_t maxkblocked;
+	_Atomic int32_t crowd; /* what the last waits met (syscall.c) */
+	_Atomic bool crowded;  /* ... as a decision: event loops wait in the poller */
 	_Atomic int64_t ngcreated, nglive, ngpeak, npreempted, nretaken, nhandoff, nsteal, nstartm;
 	Lock allglock;
 	G *_Atomic allg;
@@ -348,7 +350,8 @@ extern bool have_fsgsbase;
 /* sysmon.c */
 enum { SysmonRuns, SysmonSleeps, SysmonNaps }; /* Sleeps: nobody waits for a P */
 void sysmon(void *arg);
-void wakesysmon(void); /* if it sleeps deeply; SIGSAFE */
+void wakesysmon(void);    /* if it sleeps deeply; SIGSAFE */
+void crowdmet(int32_t n); /* n waits would have been better off in the poller */
 static inline void sysmonneeded(void)
 {
 	if (unlikely(atomic_load_explicit(&sched.sysmonwait, memory_order_relaxed) == SysmonSleeps))
@@ -411,6 +414,7 @@ G *netpoll(int64_t delay, int32_t *n) MAY_RUN_WITHOUT_P;
 void netpollBreak(void) SIGSAFE;
 bool netpollinited(void);
 bool netpollanywaiters(void);
+int32_t netpollwaiters(void); /* goroutines in netpollwait */
 void netpollforkchild(void);
 
 /* sema.c */

@@ -130,7 +130,16 @@ static void reexitsyscall(void)
 	atomic_signal_fence(memory_order_seq_cst);
 	P *oldp = mp->oldp;
 	mp->oldp = NULL;
-	if (likely(exitsyscallp(mp, oldp))) {
+	bool got = exitsyscallp(mp, oldp);
+	if (unlikely(!got) && !atomic_load_explicit(&sched.crowded, memory_order_relaxed) &&
+	    !atomic_load_explicit(&sched.longrunners, memory_order_relaxed)) {
+		/* More have woken than there are Ps, now and then: whoever has one and not the CPU
+		 * that we are on waits again soon. */
+		crowdmet(1);
+		osyield();
+		got = exitsyscallp(mp, NULL);
+	}
+	if (likely(got)) {
 		casgstatus(gp, Gsyscall, Grunning);
 		bool asked = atomic_load_explicit(&getp(mp)->preempt, memory_order_relaxed);
 		releasem(mp);
@@ -188,19 +197,66 @@ M *acquirem_slow(G *gp)
 	}
 }
 
+/*
+ * Where event loops had better wait. In the kernel a wait is one system call, and each M
+ * sleeps for itself: right while Ps are idle, and costly when more wake than
+ * there are Ps, since those without one sleep again. In the poller one M wakes for all: right when
+ * Ps are busy, and for more waiters than may sleep in the kernel. What each wait meets is
+ * added up, so that single ones do not change the way.
+ */
+enum {
+	CROWDMAX = 64,
+	CROWDED = 40, /* from here on the poller, */
+	ROOMY = 8,    /* and down to this */
+	WEIGHT = 8,   /* one that found no P, against one that left its P idle */
+};
+
+static void crowdadd(int32_t by)
+{
+	/* A lost update is one look more. */
+	int32_t was = atomic_load_explicit(&sched.crowd, memory_order_relaxed), is = was + by;
+	is = is < 0 ? 0 : is > CROWDMAX ? CROWDMAX : is;
+	if (is == was)
+		return;
+	atomic_store_explicit(&sched.crowd, is, memory_order_relaxed);
+	if (is >= CROWDED && !atomic_load_explicit(&sched.crowded, memory_order_relaxed))
+		atomic_store_explicit(&sched.crowded, true, memory_order_relaxed);
+	else if (is <= ROOMY && atomic_load_explicit(&sched.crowded, memory_order_relaxed))
+		atomic_store_explicit(&sched.crowded, false, memory_order_relaxed);
+}
+
+void crowdmet(int32_t n)
+{
+	crowdadd(n < CROWDMAX / WEIGHT ? n * WEIGHT : CROWDMAX);
+}
+
 bool maywaitinkernel(void)
 {
 	M *mp = acquirem();
 	if (!mp)
 		return true;
-	P *pp = getp(mp);
 	/* A wired one's M is of no use to others meanwhile. */
-	bool may =
-	    mp->lockedg != NULL ||
-	    (runqempty(pp) && sched.runqsize == 0 && !netpollanywaiters() && !mshort() &&
-	     atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked);
+	bool may = mp->lockedg != NULL;
+	if (!may) {
+		bool idle = runqempty(getp(mp)) && sched.runqsize == 0;
+		int32_t blocked = atomic_load_explicit(&sched.nkblocked, memory_order_relaxed);
+		if (!idle || blocked + netpollwaiters() < sched.maxkblocked)
+			crowdadd(idle ? -1 : 1);
+		may = idle && !mshort() && blocked < sched.maxkblocked &&
+		      (!atomic_load_explicit(&sched.crowded, memory_order_relaxed) ||
+		       !netpollanywaiters());
+	}
 	releasem(mp);
 	return may;
+}
+
+bool givewayonce(void)
+{
+	if (atomic_load_explicit(&sched.crowded, memory_order_relaxed) ||
+	    atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) >= sched.maxkblocked)
+		return false;
+	gosched();
+	return true;
 }
 
 static _Atomic uint32_t never;

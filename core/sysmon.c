@@ -350,6 +350,7 @@ static void deepsleep(int64_t until)
 		 * has cleared sysmonwait. */
 		if (atomic_load(&sched.sysmonwait))
 			list = netpoll(end == FOREVER ? -1 : end > now ? end - now : 0, &n);
+		crowdmet(n);
 		atomic_store(&sched.polluntil, 0);
 		atomic_store(&sched.sysmonpolls, false);
 		atomic_store(&sched.lastpoll, nanotime());

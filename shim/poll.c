@@ -47,7 +47,7 @@ static long waitfds(Wait *w, int64_t deadline)
 		return w->ask(w, NULL, true);
 	}
 	for (;;) {
-		if (inkernel || maywaitinkernel()) {
+		if (inkernel || maywaitinkernel() || (givewayonce() && maywaitinkernel())) {
 			r = w->ask(w, timeleft(deadline, &ts), false);
 		} else {
 			goturn();

@@ -125,6 +125,57 @@ Test(netpoll, data_and_deadlines_end_a_wait, .timeout = 20)
 	inscheduler(4, 1, wakes);
 }
 
+/* Is fd on our epoll instance's list? */
+static bool registered(int fd)
+{
+	char path[64], text[4096], wanted[32];
+	bool found = false;
+
+	snprintf(wanted, sizeof wanted, "tfd: %8d", fd);
+	for (int ep = 0; ep < 1 << 16 && !found; ep++) {
+		if (!netpollowns(ep))
+			continue;
+		snprintf(path, sizeof path, "/proc/self/fdinfo/%d", ep);
+		int info = open(path, O_RDONLY);
+		ssize_t n = read(info, text, sizeof text - 1);
+
+		close(info);
+		text[n > 0 ? n : 0] = 0;
+		found = strstr(text, wanted) != NULL;
+	}
+	return found;
+}
+
+/* Who polls is not woken for ever for a descriptor that somebody once waited for. */
+static void unwantedevents(void)
+{
+	int32_t n;
+	char c;
+
+	pair(fds);
+	for (int round = 0; round < 3; round++) {
+		done = 0;
+		spawn(reader, (void *)(uintptr_t)fds[0]);
+		untilwaiting();
+		must(registered(fds[0]));
+		must(write(fds[1], "x", 1) == 1);
+		joinall();
+		int events = 0;
+
+		for (; registered(fds[0]); events++) {
+			must(events < 100 && write(fds[1], "x", 1) == 1);
+			must(netpoll(0, &n) == NULL && n == 0);
+			must(read(fds[0], &c, 1) == 1);
+		}
+		must(events > 2);
+	}
+}
+
+Test(netpoll, a_registration_that_nobody_wants_ends, .timeout = 20)
+{
+	inscheduler(1, 1, unwantedevents);
+}
+
 static void errors(void)
 {
 	PollTicket t;
@@ -567,126 +618,4 @@ Test(netpoll, forked_child_forgets, .timeout = 20)
 	waitpid(pid, &status, 0);
 	cr_assert_eq(status, 0);
 	breakonce();
-}
-
-/* --- what comes while a goroutine is on its way to park -------------------------------------------- */
-
-static _Atomic bool stop;
-
-/* Fires timers and collects events without pause, so that some come in between. */
-static void *hurry(void *arg)
-{
-	(void)arg;
-	while (!atomic_load(&stop)) {
-		int32_t n;
-		bool ran;
-		G *list;
-
-		for (int i = 0; i < sched.nallp; i++)
-			checktimers(sched.allp[i], nanotime(), &ran);
-		list = netpollinited() ? netpoll(0, &n) : NULL;
-		if (list != NULL)
-			injectglist(list, n);
-	}
-	return NULL;
-}
-
-static void shortwaits(void)
-{
-	pthread_t t;
-	int64_t begin = nanotime();
-	Rand r = {9};
-
-	pair(fds);
-	must(pthread_create(&t, NULL, hurry, NULL) == 0);
-	while (nanotime() - begin < 1000 * MS) {
-		PollTicket ticket;
-		int e, fd;
-
-		/* Its registration reports at once that it is readable. */
-		fd = eventfd(1, EFD_NONBLOCK);
-		must(netpollticket(&ticket, fd, PollRead) == 0);
-		must(netpollwait(&ticket, 1, FOREVER, WaitIORead, 0) == 0);
-		close(fd);
-		must(netpollticket(&ticket, fds[1], PollRead) == 0);
-		e = netpollwait(&ticket, 1, nanotime() + (int64_t)(rnd(&r) % 3000), WaitIORead, 0);
-		must(e == -ETIMEDOUT || e == 0);
-	}
-	atomic_store(&stop, true);
-	pthread_join(t, NULL);
-}
-
-Test(netpoll, nothing_is_lost_on_the_way_to_park, .timeout = 20)
-{
-	inscheduler(1, 0, shortwaits);
-	inscheduler(2, 0, shortwaits);
-}
-
-/* --- all at once ---------------------------------------------------------------------------------- */
-
-enum { Pairs = 40, Messages = 300 };
-static int ring[Pairs][2];
-
-/* Passes what comes from its socket on to the next, sometimes waiting with
- * short deadlines or several tickets. */
-static void relay(void *arg)
-{
-	int me = (int)(uintptr_t)arg, in = ring[me][0], out = ring[(me + 1) % Pairs][1];
-	Rand r = {(uint64_t)me + 1};
-
-	for (int i = 0; i < Messages; i++) {
-		unsigned char c;
-
-		for (;;) {
-			PollTicket t[3];
-			int n = 1 + (int)(rnd(&r) % 3), e;
-			int64_t deadline = FOREVER;
-
-			for (int k = 0; k < n; k++)
-				must(netpollticket(&t[k], ring[(me + k * 7) % Pairs][0],
-						   PollRead) == 0);
-			long got = sys3(0, in, (long)&c, 1);
-			if (got == 1)
-				break;
-			must(got == -EAGAIN);
-			if (rnd(&r) % 2 == 0)
-				deadline = nanotime() + (int64_t)(rnd(&r) % 100000);
-			e = netpollwait(t, n, deadline, WaitIORead, rnd(&r) % 2 ? ParkIntr : 0);
-			must(e == 0 || e == -ETIMEDOUT || e == -EINTR);
-			if (e == -EINTR)
-				gclearinterrupt();
-		}
-		/* The next one may have ended, and its socket be full. */
-		long w = sys3(1, out, (long)&c, 1);
-		must(w == 1 || w == -EAGAIN);
-		atomic_fetch_add(&done, 1);
-	}
-}
-
-static void ringtest(void)
-{
-	for (int i = 0; i < Pairs; i++)
-		pair(ring[i]);
-	for (int i = 0; i < Pairs; i++)
-		spawn(relay, (void *)(uintptr_t)i);
-	for (int i = 0; i < 8; i++)
-		must(write(ring[i * 5][1], "m", 1) == 1);
-	/* Some stop when they have passed on their number of messages, and
-	 * with them the ring: it is fed until all are done. */
-	while (livegs() > 0) {
-		gosleep(nanotime() + 2 * MS, 0);
-		for (int i = 0; i < Pairs; i++)
-			(void)!write(ring[i][1], "m", 1);
-		for (G *gp = atomic_load(&sched.allg); gp != NULL; gp = gp->alllink)
-			if (gp != getg() && gp->goid % 5 == 0 && readgstatus(gp) == Gwaiting)
-				ginterrupt(gp);
-	}
-	joinall();
-	must(done == Pairs * Messages);
-}
-
-Test(netpoll, a_ring_of_sockets_under_stress, .timeout = 60)
-{
-	inscheduler(1, Pairs, ringtest);
-	inscheduler(4, Pairs, ringtest);
 }
