@@ -269,6 +269,11 @@ long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f);
  * wait: nobody is looked for to take the P over; sysmon takes it when it lasts. */
 long quicksyscall(long nr, long a, long b, long c, long d, long e, long f);
 
+/* A call that the program makes itself; `waits`: as the first, else as the second. -ERESTARTSYS where the
+ * kernel would make it again after a handler with SA_RESTART, -EINTR where it would not. */
+enum { ERESTARTSYS = 512 };
+long programssyscall(bool waits, long nr, long a, long b, long c, long d, long e, long f);
+
 /*
  * True when waiting in the kernel itself is the better wait now: nothing else
  * is runnable here and few Ms wait in the kernel. Then use blockingsyscall

@@ -261,6 +261,12 @@ bool givewayonce(void)
 
 static _Atomic uint32_t never;
 
+/* Most callers judge both alike. */
+static inline long eintr(long r)
+{
+	return unlikely(r == -ERESTARTSYS) ? -EINTR : r;
+}
+
 long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	G *gp = getg();
@@ -278,17 +284,29 @@ long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
 	atomic_store_explicit(&mp->kblocked, false, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&sched.nkblocked, 1, memory_order_relaxed);
 	reexitsyscall();
+	return eintr(r);
+}
+
+static inline long offp(const Place *where, bool waits, long nr, long a, long b, long c, long d,
+			long e, long f)
+{
+	G *gp = getg();
+	if (!gp)
+		return syscalltramp(nr, a, b, c, d, e, f, &never);
+	reentersyscall(where, waits);
+	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
+	reexitsyscall();
 	return r;
 }
 
 long quicksyscall(long nr, long a, long b, long c, long d, long e, long f)
 {
-	G *gp = getg();
-	if (!gp)
-		return syscalltramp(nr, a, b, c, d, e, f, &never);
 	Place here = CALLERSPLACE();
-	reentersyscall(&here, false);
-	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
-	reexitsyscall();
-	return r;
+	return eintr(offp(&here, false, nr, a, b, c, d, e, f));
+}
+
+long programssyscall(bool waits, long nr, long a, long b, long c, long d, long e, long f)
+{
+	Place here = CALLERSPLACE();
+	return offp(&here, waits, nr, a, b, c, d, e, f);
 }

@@ -188,12 +188,5 @@ SHIM(long, syscall, long nr, ...)
 	}
 	if (rawcall(nr, a, &r))
 		return r;
-	entersyscall();
-	r = real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
-	exitsyscall();
-	if (unlikely(ginterrupted())) {
-		KEEP_ERRNO;
-		sigdeliver(true); /* one that only makes such calls has no better place */
-	}
-	return r;
+	return rawwait(nr, a);
 }

@@ -32,6 +32,8 @@ int pinthread(Thread *th, unsigned why);
 /* The system call nr, when it is about threads and answered without the kernel: true, *r and errno
  * are the result. Else the kernel is to be asked, with arguments that may have changed. */
 bool rawcall(long nr, long *a, long *r);
+/* Any other system call: its result, and errno. */
+long rawwait(long nr, const long *a);
 
 /* Attributes of a new thread that the kernel keeps. */
 typedef struct KernelWish {

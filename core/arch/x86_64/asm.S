@@ -137,7 +137,7 @@ onstack0:
  * Between begin and end a handler that has set *intr moves the program
  * counter to intr (preempt.c): so a signal that arrives after the check and
  * before the call, or one after which the kernel would restart the call,
- * ends it with -EINTR.
+ * ends it with -ERESTARTSYS. One that the kernel does not restart ends with its -EINTR.
  */
 	.globl syscalltramp, syscalltramp_begin, syscalltramp_end, syscalltramp_intr
 	.hidden syscalltramp, syscalltramp_begin, syscalltramp_end, syscalltramp_intr
@@ -160,7 +160,7 @@ syscalltramp_begin:
 syscalltramp_end:
 	ret
 syscalltramp_intr:
-	movq $-4, %rax		/* -EINTR */
+	movq $-512, %rax	/* -ERESTARTSYS */
 	ret
 	.cfi_endproc
 	.size syscalltramp, .-syscalltramp
