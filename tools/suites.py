@@ -249,6 +249,13 @@ def suite_fleet():
     return counted(["preload-tests/fleet/run", "build"], 400)
 
 
+def suite_servers():
+    """unmodified servers, every answer checked: natively, preloaded, p1, storm"""
+    exists("preload-tests/servers/run", "preload-tests/servers/run")
+    need_release()
+    return counted(["preload-tests/servers/run", "build"], 600)
+
+
 def suite_gdb():
     """goroutines in gdb, live and in core files"""
     exists("preload-tests/gdb/run", "preload-tests/gdb/run")
@@ -326,17 +333,16 @@ def suite_soak():
     return [a + b for a, b in zip(total, one(status == 0))]
 
 
-def suite_servers():
-    """more servers and language runtimes: each program in preload-tests/servers/"""
-    folder = os.path.join(root, "preload-tests", "servers")
-    exists("preload-tests/servers", "preload-tests/servers")
+def suite_runtimes():
+    """more servers and language runtimes"""
     need_release()
-    total = [0, 0, 0]
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            total = [a + b for a, b in zip(total, counted([path, "build"], 1200))]
-    return total
+    return counted(["preload-tests/fleet/run", "build", "--long"], 1200)
+
+
+def suite_loads():
+    """the suite `servers` with twenty seconds of each load"""
+    need_release()
+    return counted(["preload-tests/servers/run", "build", "--long"], 3000)
 
 
 def suite_figures():
@@ -347,8 +353,8 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "gdb", "dump", "command", "bench", "demo"]
-LONG = ["debug", "repeat", "soak", "servers", "dumps", "figures"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "bench", "demo"]
+LONG = ["debug", "repeat", "soak", "runtimes", "loads", "dumps", "figures"]
 
 
 def main(argv):
@@ -371,7 +377,8 @@ def main(argv):
             print(f"test: {arg}: unknown option", file=sys.stderr)
             return 2
     names = [n for n in SUITES + LONG if n in chosen] if chosen else SUITES + (LONG if everything else [])
-    if "build" not in names and set(names) & {"style", "tools", "preload", "fleet", "gdb", "dump", "command", "dumps", "bench", "demo", "repeat", "soak", "servers", "figures"}:
+    # These alone do without the release build.
+    if "build" not in names and set(names) - {"roles", "unit", "debug"}:
         names.insert(0, "build")
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop)

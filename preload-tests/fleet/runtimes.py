@@ -1,7 +1,7 @@
 """Language runtimes that have threads, for preload-tests/fleet/run --long: a small program of each counts the same
 natively and preloaded (preload-tests/fleet/runtimes)."""
 
-import __main__ as fleet
+import harness as fleet
 import os
 import subprocess
 

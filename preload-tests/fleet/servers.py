@@ -1,20 +1,17 @@
 """Servers with threads, for preload-tests/fleet/run: each is started natively and preloaded, gets the same work from
 the same clients, and must give the same answers and end in the same way.
 
-TESTS are quick; LONG, which need more packages (preload-tests/servers/packages), are run by --long.
+TESTS are quick; LONG, which need more packages (packages-long), are run by --long.
 """
 
-import __main__ as fleet
-import collections
 import contextlib
-import hashlib
-import http.client
+import harness as fleet
 import os
-import random
 import re
 import signal
 import subprocess
 import time
+from clients import files, web
 
 
 def compare(scratch, start, work, created, sig=signal.SIGTERM):
@@ -40,37 +37,6 @@ def compare(scratch, start, work, created, sig=signal.SIGTERM):
                 note = f"{max(counts)} goroutines"
     fleet.require(got[0] == got[1], f"{command[0]} answers {got[1]!r:.600}, natively {got[0]!r:.600}")
     return f"answers as natively, {note}, exit status {got[1][1]}"
-
-
-def web(p, port, paths, clients=16, requests=30):
-    """How often each answer came, over connections that are kept."""
-    fleet.connect(port, p).close()
-    answers = collections.Counter()
-
-    def client(n):
-        c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for i in range(requests):
-            path = paths[(n + i) % len(paths)]
-            c.request("GET", path)
-            a = c.getresponse()
-            answers[path, a.status, hashlib.sha256(a.read()).hexdigest()] += 1
-            if a.will_close:
-                c.close()
-        c.close()
-
-    fleet.in_threads([lambda n=n: client(n) for n in range(clients)], 100)
-    return sorted(answers.items())
-
-
-def files(folder):
-    """A directory with a few files to serve, the same each time."""
-    root = os.path.join(folder, "www")
-    os.mkdir(root)
-    rng = random.Random(11)
-    for name, size in (("small", 100), ("middle", 70000), ("large", 2000000)):
-        with open(os.path.join(root, name), "wb") as f:
-            f.write(rng.randbytes(size))
-    return root, ["/small", "/middle", "/small", "/large", "/nothing"]
 
 
 def config(folder, text):
@@ -101,13 +67,14 @@ def test_haproxy(scratch):
         return [fleet.find("haproxy"), "-W", "-db", "-f", conf, "-p", os.path.join(folder, "pid")], port
 
     def work(p, port):
-        first = web(p, port, ["/", "/a", "/nothing"], clients=30)
+        fleet.connect(port, p).close()
+        first = web(port, ["/", "/a", "/nothing"], clients=30)
         p.signal(signal.SIGUSR2)
         end = time.monotonic() + 30
         while p.text("stderr").count("Loading success") < 2:
             fleet.require(time.monotonic() < end, "haproxy does not reload")
             time.sleep(0.05)
-        return first, web(p, port, ["/", "/a", "/nothing"], clients=30)
+        return first, web(port, ["/", "/a", "/nothing"], clients=30)
 
     return compare(scratch, start, work, 4)
 
@@ -133,13 +100,14 @@ def test_apache(scratch):
             with open(log) as f:
                 return re.findall(what, f.read())
 
-        first = web(p, port, paths)
+        fleet.connect(port, p).close()
+        first = web(port, paths)
         p.signal(signal.SIGUSR1)
         end = time.monotonic() + 60
         while len(logged("resuming normal operations")) < 2:
             fleet.require(time.monotonic() < end, "apache does not restart")
             time.sleep(0.05)
-        return first, web(p, port, paths), logged("exit signal.*")
+        return first, web(port, paths), logged("exit signal.*")
 
     return compare(scratch, start, work, 25)
 
@@ -159,7 +127,8 @@ def test_nginx(scratch):
         return [fleet.find("nginx"), "-c", conf], (port, paths)
 
     def work(p, extra):
-        return web(p, *extra)
+        fleet.connect(extra[0], p).close()
+        return web(*extra)
 
     return compare(scratch, start, work, 8)
 
@@ -176,8 +145,9 @@ def test_varnish(scratch):
                 "-s", "malloc,32m", "-p", "thread_pool_min=100"], port
 
     def work(p, port):
+        fleet.connect(port, p).close()
         # The page has a number of the request: only its status counts.
-        return sorted({key[:2] for key, _ in web(p, port, ["/", "/a"], clients=30)})
+        return sorted({key[:2] for key, _ in web(port, ["/", "/a"], clients=30)})
 
     return compare(scratch, start, work, 200)
 
