@@ -112,5 +112,5 @@ build_release() {
 		configure build --buildtype=release -Dtests=false || return
 	lib=$root/build/shim/libgoshim.so load=$root/build/demo-load
 	run_waiting ninja -C "$root/build" shim/libgoshim.so &&
-		run_waiting cc -O2 -pthread -o "$load" "$root"/tools/load*.c
+		run_waiting cc -O2 -pthread -o "$load" "$root"/tools/load*.c -lm
 }

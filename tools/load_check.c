@@ -72,6 +72,10 @@ static int make_key(char *p, uint32_t key)
 void build_request(struct worker *w, struct conn *c)
 {
 	char key[KEYLEN];
+	if (opt.protocol == HTTP) {
+		http_request(c);
+		return;
+	}
 	if (opt.protocol == ECHO) {
 		c->is_set = true;
 		c->key = c->id;
@@ -183,6 +187,8 @@ static int check_get(struct worker *w, struct conn *c, const char **why)
 
 int check_answer(struct worker *w, struct conn *c, const char **why)
 {
+	if (opt.protocol == HTTP)
+		return http_answer(c, why);
 	if (opt.protocol == ECHO) {
 		if (c->inlen < opt.value_size)
 			return 0;

@@ -7,7 +7,12 @@
 #include <errno.h>
 #include <fcntl.h>
 
-enum { SSL_ERROR_WANT_READ = 2, SSL_ERROR_WANT_WRITE = 3, SSL_VERIFY_PEER = 1 };
+enum {
+	SSL_ERROR_WANT_READ = 2,
+	SSL_ERROR_WANT_WRITE = 3,
+	SSL_ERROR_ZERO_RETURN = 6,
+	SSL_VERIFY_PEER = 1
+};
 
 static void *context;
 static void *(*ssl_new)(void *);
@@ -16,6 +21,7 @@ static int (*ssl_connect)(void *);
 static int (*ssl_read)(void *, void *, int);
 static int (*ssl_write)(void *, const void *, int);
 static int (*ssl_get_error)(const void *, int);
+static void (*ssl_free)(void *);
 
 static void *find(void *library, const char *name)
 {
@@ -41,6 +47,7 @@ void tls_init(const char *authority)
 	ssl_read = find(library, "SSL_read");
 	ssl_write = find(library, "SSL_write");
 	ssl_get_error = find(library, "SSL_get_error");
+	ssl_free = find(library, "SSL_free");
 	context = new (client());
 	if (!context || load(context, authority, NULL) != 1)
 		die(1, "--tls %s: no certificate", authority);
@@ -57,12 +64,19 @@ void *tls_connect(int fd)
 	return tls;
 }
 
-/* As send and recv. */
+void tls_close(void *tls)
+{
+	ssl_free(tls);
+}
+
+/* As send and recv; 0 at the end. */
 static ssize_t result(void *tls, int n)
 {
 	if (n > 0)
 		return n;
 	int e = ssl_get_error(tls, n);
+	if (e == SSL_ERROR_ZERO_RETURN)
+		return 0;
 	errno = e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE ? EAGAIN : EPROTO;
 	return -1;
 }
