@@ -81,6 +81,30 @@ SHIM(int, pthread_atfork, void (*prepare)(void), void (*parent)(void), void (*ch
 	return shim___register_atfork(prepare, parent, child, NULL);
 }
 
+/*
+ * In a child that the kernel has made and libc doesn't know of: libc's fork would have told the block
+ * and the kernel of each other. Such a child has the tid of its parent's thread natively, and
+ * can't tell whether locks that it finds are its own.
+ */
+static void rawchild(bool known)
+{
+	if (known)
+		blockadopt();
+	childhandler();
+}
+
+pid_t rawfork(long nr, const long *a)
+{
+	bool known = blockknown();
+	ownfdfork();
+	long pid = sys6(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	if (pid == 0)
+		rawchild(known);
+	else
+		ownfdforked();
+	return (pid_t)errnoret(pid);
+}
+
 /* async-signal-safe: no handlers. */
 SHIM(pid_t, _Fork, void)
 {
@@ -96,14 +120,17 @@ SHIM(pid_t, _Fork, void)
 /* What a child of clone() is to run. */
 typedef struct Clone {
 	int (*fn)(void *);
-	void *arg;
+	void *arg, *stack;
+	bool known;
 } Clone;
 
-/* In memory of its own: as after fork, but for the handlers. */
+/* In memory of its own: as after fork, but for the handlers, and on another stack. */
 static int cloned(void *arg)
 {
 	Clone c = *(Clone *)arg;
-	childhandler();
+	rawchild(c.known);
+	Thread *th = isblock(selfblock()) ? blockextra(selfblock()) : &mainthread;
+	th->clonedstack = (uintptr_t)c.stack;
 	return c.fn(c.arg);
 }
 
@@ -125,10 +152,10 @@ SHIM(int, clone, int (*fn)(void *), void *stack, int flags, void *arg, ...)
 	va_end(ap);
 	if (flags & CLONE_VM)
 		sharesmemory();
-	if (!getg() || !fn || !stack)
+	if (!fn || !stack || (getg() ? 0 : flags & (CLONE_VM | CLONE_SETTLS)))
 		return real.clone(fn, stack, flags, arg, ptid, block, ctid);
 	if (!(flags & CLONE_VM)) {
-		Clone c = {fn, arg};
+		Clone c = {fn, arg, stack, blockknown()};
 		ownfdfork();
 		int pid = real.clone(cloned, stack, flags, &c, ptid, block, ctid);
 		ownfdforked();

@@ -15,6 +15,7 @@
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <linux/sched.h>
 #include <stdarg.h>
 
 #include "deadline.h"
@@ -161,6 +162,20 @@ static bool futex(const long *a, long *r)
 	return true;
 }
 
+/* Makes the call a process with memory of its own, on a copy of the caller's stack? */
+static bool forks(long nr, const long *a)
+{
+	const struct clone_args *args = (const struct clone_args *)a[0];
+	switch (nr) {
+	case SYS_fork: return true;
+	case SYS_clone: return !(a[0] & (CLONE_VM | CLONE_SETTLS)) && !a[1];
+	case SYS_clone3:
+		return args && a[1] >= CLONE_ARGS_SIZE_VER0 &&
+		       !(args->flags & (CLONE_VM | CLONE_SETTLS)) && !args->stack;
+	}
+	return false;
+}
+
 SHIM(long, syscall, long nr, ...)
 {
 	long a[6], r;
@@ -178,10 +193,11 @@ SHIM(long, syscall, long nr, ...)
 	/* Two processes return from these, or one that shares our stack. */
 	case SYS_clone:
 	case SYS_clone3:
-		if (nr == SYS_clone3 || (a[0] & CLONE_VM))
-			sharesmemory();
-		__attribute__((fallthrough));
 	case SYS_fork:
+		if (forks(nr, a))
+			return rawfork(nr, a);
+		sharesmemory();
+		__attribute__((fallthrough));
 	case SYS_vfork:
 	case SYS_rt_sigreturn:
 	case SYS_exit_group: return real.syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);

@@ -404,10 +404,27 @@ static bool refuse(const char *why)
 	return false;
 }
 
+/* What is mapped from here down; nobody tells how long a stack is that clone() was given. */
+static uintptr_t mappedbelow(uintptr_t here)
+{
+	enum { PAGES = 256 };
+	unsigned char there;
+	uintptr_t lo = here & ~4095ul;
+	for (int i = 0; i < PAGES && !sys3(SYS_mincore, (long)(lo - 4096), 4096, (long)&there); i++)
+		lo -= 4096;
+	return lo;
+}
+
 /* Where the stack of main, or of the thread that forked us, lies. */
 static void stackbounds(uintptr_t *lo, uintptr_t *hi)
 {
 	Thread *th = isblock(selfblock()) ? blockextra(selfblock()) : NULL;
+	Thread *cloned = th ? th : &mainthread;
+	if (cloned->clonedstack) {
+		*lo = mappedbelow((uintptr_t)__builtin_frame_address(0));
+		*hi = cloned->clonedstack;
+		return;
+	}
 	if (th) {
 		*lo = th->stack.lo;
 		*hi = th->stack.hi;

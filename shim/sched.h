@@ -55,6 +55,9 @@ bool hashandlers(void);
 bool hasoutsiders(bool (*known)(int tid));
 void sharesmemory(void); /* a process is made that shares our memory */
 
+/* The system calls fork, clone and clone3 for a process with memory of its own; as syscall() returns. */
+pid_t rawfork(long nr, const long *a);
+
 void notestatics(void); /* contention.c, at the start */
 
 /* An own text address? libc's or another's that must not lose the processor? SIGSAFE. */

@@ -36,8 +36,10 @@ typedef struct Thread {
 	size_t stacksize, guardsize; /* of ours: what was asked for */
 	bool userstack;
 	bool ismain;
-	bool ownsched;          /* made with PTHREAD_EXPLICIT_SCHED */
-	bool exiting;           /* past its last cancellation point */
+	uintptr_t
+	    clonedstack; /* where the one ends that clone() was given for this process; 0: none */
+	bool ownsched;   /* made with PTHREAD_EXPLICIT_SCHED */
+	bool exiting;    /* past its last cancellation point */
 	struct Thread *joining; /* whom it waits for, for EDEADLK */
 	/* Signals: under siglock (signal.c), mask is the owner's. */
 	uint64_t mask;

@@ -124,7 +124,7 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 	void *head = NULL;
 	size_t len = 0;
 	sys3(SYS_get_robust_list, 0, (long)&head, (long)&len);
-	tls.robusthead = tls.tid + 16;
+	tls.robusthead = ROBUSTOFFSET;
 	if ((char *)head != self + tls.robusthead || len != 24)
 		return "robust list";
 	tls.cleanup = tls.robusthead + 24;
@@ -648,6 +648,27 @@ void *blockm0(void)
 	sys1(SYS_set_tid_address, (long)block + tls.tid);
 	moverseq(selfblock(), block);
 	return block;
+}
+
+bool blockknown(void)
+{
+	void *head = NULL;
+	size_t len = 0;
+	if (getg())
+		return true;
+	sys3(SYS_get_robust_list, 0, (long)&head, (long)&len);
+	return head == (char *)selfblock() + ROBUSTOFFSET &&
+	       selftid() == (uint32_t)sys0(SYS_gettid);
+}
+
+void blockadopt(void)
+{
+	char *self = selfblock(), *head = self + ROBUSTOFFSET;
+	TLSFIELD(self, int, TIDOFFSET) = (int)sys1(SYS_set_tid_address, (long)(self + TIDOFFSET));
+	/* What the parent held it holds. */
+	TLSFIELD(head, void *, -8) = TLSFIELD(head, void *, 0) = head;
+	TLSFIELD(head, void *, 16) = NULL;
+	sys2(SYS_set_robust_list, (long)head, 24);
 }
 
 void blockkernel(void)

@@ -37,7 +37,7 @@ static inline void *selfblock(void)
 
 /* glibc 2.36's offsets of the tid and of the state of cancellation (cancel.h), constants for the
  * sake of one instruction; tlsprobe refuses to start on any others. */
-enum { TIDOFFSET = 0x2d0, CANCELOFFSET = 0x308 };
+enum { TIDOFFSET = 0x2d0, ROBUSTOFFSET = TIDOFFSET + 16, CANCELOFFSET = 0x308 };
 
 /* The thread id that identifies an owner: of a goroutine its own, outside the
  * kernel's range; of others the kernel's. */
@@ -94,6 +94,10 @@ void *blockm0(void);
 /* Makes the caller's block the one the kernel knows again (fork child). */
 void blockkernel(void);
 void blockforkchild(void);
+/* Before a system call that makes a child: is the block as we know them? In the child: makes libc's view of
+ * its thread, and the kernel's, as libc's own fork does. */
+bool blockknown(void);
+void blockadopt(void);
 /* tids for goroutines: beyond the kernel's (2^22), within futexes' 30 bits. */
 uint32_t tidalloc(void);
 
