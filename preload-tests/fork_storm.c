@@ -157,8 +157,8 @@ static void storm(void)
 	rewind(log_file);
 	while (fgets(line, sizeof line, log_file)) {
 		int pid, i, of, end = 0;
-		if (sscanf(line, "child %d line %d of %d\n%n", &pid, &i, &of, &end) != 3 || line[end] ||
-		    of != LINES)
+		if (sscanf(line, "child %d line %d of %d\n%n", &pid, &i, &of, &end) != 3 ||
+		    line[end] || of != LINES)
 			FAIL("a torn line: %.60s", line);
 		found++;
 	}

@@ -79,6 +79,13 @@ bool rawcall(long nr, long *a, long *r)
 		*r = shim_capset((cap_user_header_t)a[0], (cap_user_data_t)a[1]);
 		return true;
 	case SYS_prctl: *r = shim_prctl((int)a[0], a[1], a[2], a[3], a[4]); return true;
+	case SYS_execve:
+		*r = shim_execve((const char *)a[0], (char *const *)a[1], (char *const *)a[2]);
+		return true;
+	case SYS_execveat:
+		*r = shim_execveat((int)a[0], (const char *)a[1], (char *const *)a[2],
+				   (char *const *)a[3], (int)a[4]);
+		return true;
 	case SYS_set_tid_address:
 		pin(PinSelf);
 		sys1(nr, a[0]);
