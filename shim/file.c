@@ -72,6 +72,20 @@ SHIM(int, __openat_2, int dir, const char *path, int flags)
 	return shim_openat(dir, path, flags);
 }
 
+/*
+ * A lock that is free is taken without waiting, and unlocking never waits: who would have to
+ * stand in line for a kernel thread behind those that wait for it.
+ */
+static long lockwait(int fd, int cmd, void *arg)
+{
+	long r = syswait(Quick | Restarts | Cancels, SYS_fcntl, fd,
+			 cmd == F_SETLKW ? F_SETLK : F_OFD_SETLK, arg);
+
+	if (r != -EAGAIN && r != -EACCES)
+		return r;
+	return syswait(Restarts | Cancels, SYS_fcntl, fd, cmd, arg);
+}
+
 SHIM(int, fcntl, int fd, int cmd, ...)
 {
 	va_list ap;
@@ -80,7 +94,7 @@ SHIM(int, fcntl, int fd, int cmd, ...)
 	void *arg = va_arg(ap, void *);
 	va_end(ap);
 	if (getg() && (cmd == F_SETLKW || cmd == F_OFD_SETLKW))
-		return (int)callret(syswait(Restarts | Cancels, SYS_fcntl, fd, cmd, arg));
+		return (int)callret(lockwait(fd, cmd, arg));
 	int r = real.fcntl(fd, cmd, arg);
 
 	if (r < 0 || !getg())
@@ -112,7 +126,17 @@ SHIM(int, lockf, int fd, int cmd, off_t len)
 	}
 #define PARAMS(...) __VA_ARGS__
 
-SHIM_WAITS(int, flock, Restarts, (int fd, int how), fd, how)
+SHIM(int, flock, int fd, int how)
+{
+	if (!getg())
+		return real.flock(fd, how);
+	long r = syswait(Quick | Restarts, SYS_flock, fd, how | LOCK_NB);
+
+	if (r == -EWOULDBLOCK && !(how & LOCK_NB))
+		r = syswait(Restarts, SYS_flock, fd, how);
+	return (int)callret(r);
+}
+
 SHIM_WAITS(int, fsync, Restarts | Cancels, (int fd), fd)
 SHIM_WAITS(int, fdatasync, Restarts | Cancels, (int fd), fd)
 SHIM_WAITS(int, syncfs, Restarts, (int fd), fd)

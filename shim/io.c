@@ -73,7 +73,7 @@ static long attempt(Op *op)
 {
 	op->tried = true;
 	if (op->trynr == TryPoll)
-		return readiness(op->fd, op->mode) ? native(op) : -EAGAIN;
+		return readiness(op->fd, op->mode) ? unblocked(op) : -EAGAIN;
 	long r = sys6(op->trynr, op->t[0], op->t[1], op->t[2], op->t[3], op->t[4], op->t[5]);
 
 	if (r == -EOPNOTSUPP && (op->trynr == SYS_preadv2 || op->trynr == SYS_pwritev2)) {

@@ -4,7 +4,9 @@
  *
  * None of these can be polled (a pidfd or a queue could, a child that was not asked
  * for beforehand cannot), so they wait in the kernel, with the P free to be
- * taken. Calls that say that they do not wait keep it. Which of them a handler ends
+ * taken. What messages and semaphores have ready is taken first without waiting, and with the P: who
+ * only gives has not to stand in line for a kernel thread behind those that wait for it.
+ * Calls that say that they do not wait keep it, too. Which of them a handler ends
  * for good is signal(7)'s table.
  */
 #include "block.h"
@@ -66,32 +68,57 @@ SHIM(int, msgsnd, int id, const void *msg, size_t n, int flags)
 {
 	if (!getg())
 		return real.msgsnd(id, msg, n, flags);
-	return (int)callret(syswait(Cancels, SYS_msgsnd, id, msg, n, flags));
+	long r = syswait(Quick | Cancels, SYS_msgsnd, id, msg, n, flags | IPC_NOWAIT);
+
+	if (r == -EAGAIN && !(flags & IPC_NOWAIT))
+		r = syswait(Cancels, SYS_msgsnd, id, msg, n, flags);
+	return (int)callret(r);
 }
 
 SHIM(ssize_t, msgrcv, int id, void *msg, size_t n, long type, int flags)
 {
 	if (!getg())
 		return real.msgrcv(id, msg, n, type, flags);
-	return callret(syswait(Cancels, SYS_msgrcv, id, msg, n, type, flags));
+	long r = syswait(Quick | Cancels, SYS_msgrcv, id, msg, n, type, flags | IPC_NOWAIT);
+
+	if (r == -ENOMSG && !(flags & IPC_NOWAIT))
+		r = syswait(Cancels, SYS_msgrcv, id, msg, n, type, flags);
+	return callret(r);
+}
+
+static const struct timespec longago;
+
+/* It has no flag of its own for that, only each of its operations. */
+static long semopnow(int id, struct sembuf *ops, size_t n)
+{
+	return syswait(Quick | EndsOnSignal, SYS_semtimedop, id, ops, n, &longago);
 }
 
 SHIM(int, semop, int id, struct sembuf *ops, size_t n)
 {
 	if (!getg())
 		return real.semop(id, ops, n);
-	return (int)callret(syswait(EndsOnSignal, SYS_semop, id, ops, n));
+	long r = semopnow(id, ops, n);
+
+	if (r == -EAGAIN) /* also of one that does not wait: it is told again */
+		r = syswait(EndsOnSignal, SYS_semop, id, ops, n);
+	return (int)callret(r);
 }
 
 SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespec *timeout)
 {
 	if (!getg())
 		return real.semtimedop(id, ops, n, timeout);
-	if (!timeout || !validtime(timeout))
-		return (int)callret(syswait(EndsOnSignal, SYS_semtimedop, id, ops, n, timeout));
+	if (!timeout)
+		return shim_semop(id, ops, n);
+	if (!validtime(timeout))
+		return (int)callret(sysnow(SYS_semtimedop, id, ops, n, timeout));
+	long r = semopnow(id, ops, n);
+
+	if (r != -EAGAIN)
+		return (int)callret(r);
 	int64_t end = deadlinein(timens(timeout));
 	struct timespec left;
-	long r;
 
 	do
 		r = sysblock(SYS_semtimedop, id, ops, n, timeleft(end, &left));
@@ -104,12 +131,21 @@ SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespe
 static long sendmessage(mqd_t q, const char *msg, size_t n, unsigned prio,
 			const struct timespec *end)
 {
-	return callret(syswait(Restarts | Cancels, SYS_mq_timedsend, q, msg, n, prio, end));
+	long r = syswait(Quick | Restarts | Cancels, SYS_mq_timedsend, q, msg, n, prio, &longago);
+
+	if (r == -ETIMEDOUT)
+		r = syswait(Restarts | Cancels, SYS_mq_timedsend, q, msg, n, prio, end);
+	return callret(r);
 }
 
 static long receivemessage(mqd_t q, char *msg, size_t n, unsigned *prio, const struct timespec *end)
 {
-	return callret(syswait(Restarts | Cancels, SYS_mq_timedreceive, q, msg, n, prio, end));
+	long r =
+	    syswait(Quick | Restarts | Cancels, SYS_mq_timedreceive, q, msg, n, prio, &longago);
+
+	if (r == -ETIMEDOUT)
+		r = syswait(Restarts | Cancels, SYS_mq_timedreceive, q, msg, n, prio, end);
+	return callret(r);
 }
 
 SHIM(int, mq_send, mqd_t q, const char *msg, size_t n, unsigned prio)
