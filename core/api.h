@@ -43,6 +43,7 @@ typedef enum WaitReason {
 	WaitIOPoll,
 	WaitSignal,
 	WaitThread,
+	WaitKernel,
 	WaitReasonCount
 } WaitReason;
 const char *waitreasonstr(WaitReason r);
@@ -282,6 +283,8 @@ long programssyscall(bool waits, long nr, long a, long b, long c, long d, long e
 bool maywaitinkernel(void);
 /* That is the better wait as a rule, but work waits for the caller's P: lets it go first. False: it is not. */
 bool givewayonce(void);
+/* Few Ms do, at least: one more may for what costs much otherwise. */
+bool fewwaitinkernel(void);
 
 /* --- readiness of file descriptors ---------------------------------------- */
 
@@ -304,6 +307,8 @@ typedef struct PollTicket {
 	uint32_t seq;
 } PollTicket;
 int netpollticket(PollTicket *t, int fd, int mode);
+PollTicket *netpolltickets(int n); /* room for so many, or NULL */
+void netpollticketsfree(PollTicket *t, int n);
 int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flags);
 /* ^ waits for any of n tickets: 0, -ETIMEDOUT, -EINTR, or netpollticket's
  * errors from the registration, which happens here. */

@@ -59,6 +59,7 @@ char waitreasons[WaitReasonCount][24] = {
     [WaitIOPoll] = "select",
     [WaitSignal] = "signal wait",
     [WaitThread] = "thread exit",
+    [WaitKernel] = "kernel thread",
 };
 
 const char *waitreasonstr(WaitReason r)
@@ -77,6 +78,19 @@ static const char *pstatusstr(uint32_t s)
 {
 	static const char *const n[] = {"idle", "running", "syscall", "gcstop", "dead"};
 	return s < nelem(n) ? n[s] : "?";
+}
+
+/* Waits so far, on the poller and in the kernel; for a kernel thread, of all and now. */
+static void putwaits(Text *l)
+{
+	int64_t net = 0, kernel = 0, lined;
+	for (int32_t i = 0; i < sched.nallp; i++) {
+		net += sched.allp[i]->nnetwaits;
+		kernel += sched.allp[i]->nkernelwaits;
+	}
+	int64_t line = kwaitline(&lined);
+	textput(l, " netwaits=%d kernelwaits=%d threadwaits=%d waitforthread=%d", net, kernel,
+		lined, line);
 }
 
 /* A line in Go's format; more in scheddetail. Reads without locks: a snapshot
@@ -106,6 +120,7 @@ void schedtrace(bool detailed)
 	textput(&l, " syscallwaits=%d preempted=%d retaken=%d handoffs=%d steals=%d",
 		(int64_t)sched.nkblocked, (int64_t)sched.npreempted, (int64_t)sched.nretaken,
 		(int64_t)sched.nhandoff, (int64_t)sched.nsteal);
+	putwaits(&l);
 	putline(&l);
 	if (!detailed)
 		return;
@@ -153,6 +168,7 @@ void exitstats(int fd)
 		(int64_t)sched.mcount, (int64_t)sched.gomaxprocs, (int64_t)sched.npreempted,
 		(int64_t)sched.nretaken, (int64_t)sched.nhandoff, (int64_t)sched.nsteal,
 		(int64_t)sched.nstartm);
+	putwaits(&l);
 	putlineto(fd, &l);
 }
 

@@ -96,6 +96,7 @@ static LayoutEntry entries[] = {
     C(WaitIOPoll),
     C(WaitSignal),
     C(WaitThread),
+    C(WaitKernel),
 };
 
 static LayoutAddress addresses[] = {

@@ -211,7 +211,7 @@ static void abandonp(P *pp, bool spinning) UNCHECKED_ROLES
 			netpollBreak();
 		for (mp = atomic_load(&sched.allm); mp; mp = mp->alllink)
 			if (atomic_load(&mp->kblocked) && !mp->lockedg) {
-				preemptm(mp);
+				callback(mp);
 				break;
 			}
 	}
@@ -311,8 +311,10 @@ M *newmwired(void)
 static bool newmfn(P *pp, bool spinning, void (*fn)(void))
 {
 	lock(&sched.lock);
-	bool full = sched.mcount >= sched.maxmcount ||
-		    (sched.mfailed && nanotime() - sched.mfailed < 1000000);
+	int64_t now = nanotime();
+	if (sched.mcount >= sched.maxmcount && !forbidden())
+		sched.mfailed = now;
+	bool full = sched.mfailed && now - sched.mfailed < 1000000;
 	unlock(&sched.lock);
 	M *mp = full ? NULL : mrecord();
 	if (!mp) {

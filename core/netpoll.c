@@ -469,6 +469,7 @@ static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags)
 	G *gp = getg();
 	uint32_t by;
 
+	bump(&getp(mp)->nnetwaits);
 	atomic_fetch_add(&poller.waiting, 1);
 	parkarm(gp, (flags & ParkIntr) != 0);
 	gp->waitobj = (uintptr_t)pw->t[0].fd;
@@ -494,6 +495,29 @@ static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags)
 	return by == WakeReady ? 0 : by == WakeTimeout ? -ETIMEDOUT : -EINTR;
 }
 
+static void *ticketmemory(void *old, int n, size_t each)
+{
+	M *mp = acquirem();
+	void *p = NULL;
+
+	if (old == NULL)
+		p = runtime_alloc((size_t)n * each);
+	else
+		runtime_free(old, (size_t)n * each);
+	releasem(mp);
+	return p;
+}
+
+PollTicket *netpolltickets(int n)
+{
+	return ticketmemory(NULL, n, sizeof(PollTicket));
+}
+
+void netpollticketsfree(PollTicket *t, int n)
+{
+	ticketmemory(t, n, sizeof(*t));
+}
+
 int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flags)
 {
 	PollWaiter few[StackWaiters], *w = few;
@@ -514,20 +538,13 @@ int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flag
 			return r;
 	}
 	if (n > StackWaiters) {
-		M *mp = acquirem();
-
-		w = runtime_alloc((size_t)n * sizeof(*w));
-		releasem(mp);
+		w = ticketmemory(NULL, n, sizeof(*w));
 		if (w == NULL)
 			return -ENOMEM;
 	}
 	r = moved(&pw) ? 0 : wait(&pw, w, why, flags);
-	if (w != few) {
-		M *mp = acquirem();
-
-		runtime_free(w, (size_t)n * sizeof(*w));
-		releasem(mp);
-	}
+	if (w != few)
+		ticketmemory(w, n, sizeof(*w));
 	return r;
 }
 

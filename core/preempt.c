@@ -225,7 +225,8 @@ bool sigpreempt(int sig, void *info, void *ctx)
 		capturesignal(mp, ctx);
 	if (gp == mp->g0)
 		return true;
-	if (atomic_load(&gp->intr)) {
+	bool comeback = atomic_load(&mp->kblocked) && atomic_load(&mp->calledback);
+	if (atomic_load(&gp->intr) || comeback) {
 		/* A system call that is about to begin or to be restarted is called off. */
 		uintptr_t pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
 		if (pc >= (uintptr_t)syscalltramp_begin && pc < (uintptr_t)syscalltramp_end) {

@@ -49,7 +49,11 @@
 #include <string.h>
 
 Sched sched;
-Debug debug = {.slice = 2000000, .maxm = 10000, .maxkblocked = -1, .traceback = TracebackSingle};
+Debug debug = {.slice = 2000000,
+	       .maxm = 10000,
+	       .maxkblocked = -1,
+	       .maxkwaits = 256,
+	       .traceback = TracebackSingle};
 Host host;
 __thread G *goshim_g __attribute__((tls_model("initial-exec")));
 bool have_fsgsbase;

@@ -104,9 +104,11 @@ struct M {
 	P *oldp;                /* P before the system call; owner only */
 	/* Critical sections entered: no switch, no taking of the P. Always > 0 on g0. */
 	_Atomic int32_t locks;
-	_Atomic bool spinning; /* looking for work without having any */
-	_Atomic bool taken;    /* sysmon took its P while it ran */
-	_Atomic bool kblocked; /* counted in sched.nkblocked */
+	_Atomic bool spinning;   /* looking for work without having any */
+	_Atomic bool taken;      /* sysmon took its P while it ran */
+	_Atomic bool kblocked;   /* counted in sched.nkblocked, and waits in the kernel */
+	_Atomic bool kseen;      /* sysmon has seen it there */
+	_Atomic bool calledback; /* its call is to end with -EINTR */
 	int64_t id;
 	_Atomic int tid;
 	void *tls; /* FS base of the M's own block */
@@ -160,6 +162,8 @@ struct P {
 	int32_t ntimers, captimers;
 	Timer *unsorted;
 	_Atomic int64_t timer0when; /* earliest, or FOREVER */
+	/* Waits that began here, on the poller and in the kernel: owner only. */
+	_Atomic int64_t nnetwaits, nkernelwaits;
 	struct {
 		uint32_t schedtick, syscalltick;
 		int64_t schedwhen, syscallwhen;
@@ -220,8 +224,9 @@ typedef struct Sched {
 	_Atomic int sysmontid;
 	uint64_t basekmask; /* what Ms block in the kernel, but for what a G's kmask says */
 	_Atomic uint32_t intrpending; /* somebody is to be interrupted again (sysmon) */
-	_Atomic int32_t nkblocked;    /* Ms that wait in the kernel by choice (maywaitinkernel) */
-	int32_t maxkblocked;
+	/* Ms that wait in the kernel: how many may by choice (maywaitinkernel), and where only the kernel can wait. */
+	_Atomic int32_t nkblocked;
+	int32_t maxkblocked, maxkwaits;
 	_Atomic int32_t crowd; /* what the last waits met (syscall.c) */
 	_Atomic bool crowded;  /* ... as a decision: event loops wait in the poller */
 	_Atomic int64_t ngcreated, nglive, ngpeak, npreempted, nretaken, nhandoff, nsteal, nstartm;
@@ -260,6 +265,13 @@ static inline GStatus readgstatus(G *gp)
 }
 G *gfget(P *pp);          /* from the pools, or new; Gdead. pp may be NULL */
 void gfput(P *pp, G *gp); /* pp may be NULL */
+
+/* Of a P's owner alone. */
+static inline void bump(_Atomic int64_t *n)
+{
+	int64_t was = atomic_load_explicit(n, memory_order_relaxed);
+	atomic_store_explicit(n, was + 1, memory_order_relaxed);
+}
 
 /* p.c: run queues (Go's runqput, runqget, runqgrab, runqsteal) */
 void runqput(P *pp, G *gp, bool next) NEEDS_P;
@@ -376,6 +388,15 @@ bool asleepasked(void);
  * again, at the latest. */
 int64_t asleepcheck(int64_t now);
 void asleepforkchild(void);
+
+/* kwait.c */
+bool kwaitbegin(void); /* a place to wait in the kernel; false: interrupted, in line for one */
+void kwaitend(bool done) MAY_RUN_WITHOUT_P;
+bool kwaitasked(void);                  /* kwaitlook is to be called */
+int64_t kwaitlook(int64_t now);         /* sysmon: looks after the line. When to call it again */
+int32_t kwaitline(int64_t *ever);       /* how many stand in line, and ever had to */
+void callback(M *mp) MAY_RUN_WITHOUT_P; /* who waits there in the kernel comes back */
+void kwaitforkchild(void);
 
 /* syscall.c: a goroutine without a P gets one, or waits for one on the global queue */
 void exitsyscall0(G *gp);

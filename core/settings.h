@@ -28,6 +28,7 @@ typedef struct Debug {
 	int64_t sysmon;      /* ns, longest tick while there is work; 0: default */
 	int64_t maxm;        /* kernel threads that run goroutines, at most */
 	int64_t maxkblocked; /* of these, waiting in the kernel by choice; -1: default */
+	int64_t maxkwaits;   /* at a time in calls that only the kernel can wait in */
 	int64_t gomaxprocs;  /* 0: ncpu() */
 	int traceback;       /* GOTRACEBACK, a TracebackLevel */
 } Debug;

@@ -29,6 +29,8 @@ static void reentersyscall(const Place *where, bool longcall)
 	G *gp = mp->curg;
 	mp->syscallplace = *where;
 	P *pp = getp(mp);
+	if (longcall)
+		bump(&pp->nkernelwaits);
 	casgstatus(gp, Grunning, Gsyscall);
 	mp->oldp = pp;
 	clearp(mp, pp);
@@ -197,6 +199,12 @@ M *acquirem_slow(G *gp)
 	}
 }
 
+bool fewwaitinkernel(void)
+{
+	return atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked &&
+	       !mshort();
+}
+
 /*
  * Where event loops had better wait. In the kernel a wait is one system call, and each M
  * sleeps for itself: right while Ps are idle, and costly when more wake than
@@ -267,46 +275,50 @@ static inline long eintr(long r)
 	return unlikely(r == -ERESTARTSYS) ? -EINTR : r;
 }
 
-long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
+/* The call, off the P, which others may have at once if it waits. `again`: who makes it asks again after -EINTR, so it
+ * may be called back, and takes a place. */
+static inline long offp(const Place *where, bool waits, bool again, long nr, long a, long b, long c,
+			long d, long e, long f)
 {
 	G *gp = getg();
 	if (!gp)
 		return syscalltramp(nr, a, b, c, d, e, f, &never);
 	/* Nobody else may be there to do the work: abandonp has called us back for it. */
-	if (unlikely(mshort()) && sched.runqsize != 0)
+	if (again && unlikely(mshort()) && sched.runqsize != 0)
 		gosched();
-	Place here = CALLERSPLACE();
-	reentersyscall(&here, true);
-	M *mp = gp->m;
-	atomic_fetch_add_explicit(&sched.nkblocked, 1, memory_order_relaxed);
-	atomic_store_explicit(&mp->kblocked, true, memory_order_relaxed);
-	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
-	atomic_store_explicit(&mp->kblocked, false, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&sched.nkblocked, 1, memory_order_relaxed);
-	reexitsyscall();
-	return eintr(r);
-}
-
-static inline long offp(const Place *where, bool waits, long nr, long a, long b, long c, long d,
-			long e, long f)
-{
-	G *gp = getg();
-	if (!gp)
-		return syscalltramp(nr, a, b, c, d, e, f, &never);
+	bool place = again && !gp->lockedm;
+	if (place && !kwaitbegin())
+		return -ERESTARTSYS;
 	reentersyscall(where, waits);
+	M *mp = gp->m;
+	if (place) {
+		atomic_store_explicit(&mp->calledback, false, memory_order_relaxed);
+		atomic_store_explicit(&mp->kseen, false, memory_order_relaxed);
+		atomic_store_explicit(&mp->kblocked, true, memory_order_relaxed);
+	}
 	long r = syscalltramp(nr, a, b, c, d, e, f, &gp->intr);
+	if (place) {
+		atomic_store_explicit(&mp->kblocked, false, memory_order_relaxed);
+		kwaitend(eintr(r) != -EINTR);
+	}
 	reexitsyscall();
 	return r;
+}
+
+long blockingsyscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	Place here = CALLERSPLACE();
+	return eintr(offp(&here, true, true, nr, a, b, c, d, e, f));
 }
 
 long quicksyscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	Place here = CALLERSPLACE();
-	return eintr(offp(&here, false, nr, a, b, c, d, e, f));
+	return eintr(offp(&here, false, false, nr, a, b, c, d, e, f));
 }
 
 long programssyscall(bool waits, long nr, long a, long b, long c, long d, long e, long f)
 {
 	Place here = CALLERSPLACE();
-	return offp(&here, waits, nr, a, b, c, d, e, f);
+	return offp(&here, waits, false, nr, a, b, c, d, e, f);
 }

@@ -318,13 +318,15 @@ static void deepsleep(int64_t until)
 	atomic_store(&sched.sysmonwait, SysmonSleeps);
 	/* Whoever queued work before it could see sysmonwait is seen here. */
 	if (workqueued() || atomic_load(&sched.intrpending) || atomic_load(&sched.gcwaiting) ||
-	    asleepasked() || host.signalspending()) {
+	    kwaitasked() || asleepasked() || host.signalspending()) {
 		if (atomic_exchange(&sched.sysmonwait, 0) == 0)
 			notesleep(&sched.sysmonnote); /* a waker is on its way */
 		return;
 	}
 	int64_t timer = timesleepuntil();
 	int64_t now = nanotime();
+	if (until < now) /* a negative time has no end */
+		until = now;
 	/* An M polls. When it leaves the poller to run something long, nobody tells us:
 	 * look now and then, less often while nothing happens. */
 	if (timer != FOREVER || netpollanywaiters()) {
@@ -418,11 +420,14 @@ void sysmon(void *unused)
 		if (debug.schedtrace)
 			until = nexttrace;
 		poll(now);
+		int64_t turn = kwaitlook(now);
 		if (!busy) {
 			tick = TICKMIN < tickmax ? TICKMIN : tickmax;
 			if (debug.storm)
 				until = now + 10 * STORM;
 			int64_t look = asleepcheck(now);
+			if (turn < look)
+				look = turn;
 			deepsleep(look < until ? look : until);
 			continue;
 		}

@@ -124,6 +124,9 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	sched.pid = (int)sys0(39 /* getpid */);
 	int32_t n = debug.gomaxprocs ? (int32_t)debug.gomaxprocs : ncpu();
 	sched.maxkblocked = debug.maxkblocked >= 0 ? (int32_t)debug.maxkblocked : n + 6;
+	/* One M for each P has to be left, and one to spare. */
+	int64_t left = debug.maxm - n - 1;
+	sched.maxkwaits = (int32_t)(left < 1 ? 1 : left < debug.maxkwaits ? left : debug.maxkwaits);
 	Stack g0stack;
 	M *m0 = malloc_m();
 	G *gp = gfget(NULL);
@@ -188,4 +191,5 @@ void schedforkchild(void)
 	semaforkchild();
 	netpollforkchild();
 	sysmonforkchild();
+	kwaitforkchild();
 }

@@ -108,6 +108,7 @@ static void good(void)
 					     "maxthreads=8",
 					     "sysmon=100",
 					     "kernelwaits",
+					     "kernelcalls=1",
 					     "storm,slice=1000,",
 					     "deadlock=abort",
 					     "deadlock=off,deadlock=report"};

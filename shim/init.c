@@ -90,6 +90,11 @@ static void setkernelwaits(int64_t v)
 	debug.maxkblocked = v;
 }
 
+static void setkernelcalls(int64_t v)
+{
+	debug.maxkwaits = v;
+}
+
 static void setdeadlock(int64_t v)
 {
 	debug.deadlock = (Deadlock)v;

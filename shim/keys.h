@@ -32,6 +32,9 @@ static const char *const deadlockwords[] = {"report", "abort", "off", NULL};
 	  "N", "kernel threads at most") \
 	S(kernelwaits, 0, 10000, NOWORDS, "threads that may wait in the kernel itself, 0 to 10000", \
 	  "N", "goroutines that may wait in the kernel itself") \
+	S(kernelcalls, 1, 10000, NOWORDS, \
+	  "threads at a time in calls that only the kernel can wait in, 1 to 10000", \
+	  "N", "goroutines at a time in calls that only the kernel waits in") \
 	S(storm, 0, 1, NOWORDS, "0 or 1", \
 	  "", "preempts every 100 us: for tests") \
 	S(nofsgsbase, 0, 1, NOWORDS, "0 or 1", \

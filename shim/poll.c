@@ -8,8 +8,9 @@
  * (what became ready between shows now or ends the wait), and parks. An epoll descriptor is itself
  * one that can be polled, so a program's epoll_wait needs one ticket.
  *
- * Many descriptors (more than NTICKET) or events that the poller does not know
- * wait in the kernel, with the P free to be taken.
+ * For many descriptors (more than NTICKET) tickets cost more than a few waits in the kernel do, with
+ * the P free to be taken: that is what they do while no more than a few are there. What the
+ * poller does not know waits in the kernel always.
  *
  * None of these calls is restarted after a handler, whatever SA_RESTART says
  * (signal(7)), and none returns before its time.
@@ -18,63 +19,97 @@
 
 #include <limits.h>
 
-enum { NTICKET = 32 };
+enum { NTICKET = 64 };
 
 /*
  * One waiting call. ask(w, timeout) makes the system call with that timeout (NULL: none),
- * waiting in the kernel, or with `now` not waiting. tickets(w, t) takes a ticket
+ * waiting in the kernel, or with `now` not waiting. tickets(w) takes a ticket
  * for all that ask asks about, and returns their number, or -1 when the poller cannot serve.
+ * It may not need all the room that `most` says.
  */
 typedef struct Wait Wait;
 struct Wait {
 	long (*ask)(Wait *w, struct timespec *timeout, bool now);
-	int (*tickets)(Wait *w, PollTicket *t);
+	int (*tickets)(Wait *w);
+	int most; /* tickets */
+	PollTicket *t;
 	long a, b, c, d;
 	void *sets;  /* select: what the program asked for */
 	bool judged; /* the kernel has seen the memory that tickets() reads, or it reads none */
 };
 
-static long waitfds(Wait *w, int64_t deadline)
+/* In the kernel, then, or by tickets? */
+static bool inkernel(const Wait *w)
 {
-	PollTicket t[NTICKET];
+	return maywaitinkernel() || (w->most > NTICKET && fewwaitinkernel()) ||
+	       (givewayonce() && maywaitinkernel());
+}
+
+static long waittill(Wait *w, int64_t deadline)
+{
 	struct timespec ts;
-	bool inkernel = false;
+	bool unserved = w->t == NULL;
 	long r;
 
-	testcancel();
-	if (deadline == 0) {
-		goturn();
-		return w->ask(w, NULL, true);
-	}
 	for (;;) {
-		if (inkernel || maywaitinkernel() || (givewayonce() && maywaitinkernel())) {
+		if (unserved || inkernel(w)) {
 			r = w->ask(w, timeleft(deadline, &ts), false);
 		} else {
 			goturn();
 			if (!w->judged && (r = w->ask(w, NULL, true)) != 0)
 				return r;
 			w->judged = true;
-			int n = w->tickets(w, t);
+			int n = w->tickets(w);
 
 			if (n < 0) {
-				inkernel = true;
+				unserved = true;
 				continue;
 			}
 			if ((r = w->ask(w, NULL, true)) != 0)
 				return r;
-			r = netpollwait(t, n, deadline, WaitIOPoll, ParkIntr);
+			r = netpollwait(w->t, n, deadline, WaitIOPoll, ParkIntr);
 			if (r == 0)
 				continue;
 			if (r == -ETIMEDOUT)
 				return w->ask(w, NULL, true);
 			if (r != -EINTR) {
-				inkernel = true;
+				unserved = true;
 				continue;
 			}
 		}
 		if (r != -EINTR || !intragain(EndsOnSignal | Cancels))
 			return r;
 	}
+}
+
+/* Also when the caller is cancelled. */
+static void giveback(Wait **w)
+{
+	if ((*w)->t)
+		netpollticketsfree((*w)->t, (*w)->most);
+}
+
+static noinline_fn long waitmany(Wait *w, int64_t deadline)
+{
+	__attribute__((cleanup(giveback))) Wait *many = w;
+
+	many->t = netpolltickets(many->most);
+	return waittill(many, deadline);
+}
+
+static long waitfds(Wait *w, int64_t deadline)
+{
+	PollTicket t[NTICKET];
+
+	testcancel();
+	if (deadline == 0) {
+		goturn();
+		return w->ask(w, NULL, true);
+	}
+	if (w->most > NTICKET)
+		return waitmany(w, deadline);
+	w->t = t;
+	return waittill(w, deadline);
 }
 
 /* The same with a signal mask in force meanwhile. */
@@ -112,13 +147,13 @@ static int64_t endofms(int ms)
 }
 
 /* Takes a ticket for fd; what cannot be polled needs none: asking has said that it is ready. */
-static bool ticket(PollTicket *t, int *n, int fd, int mode)
+static bool ticket(Wait *w, int *n, int fd, int mode)
 {
 	int r;
 
-	if (*n == NTICKET)
+	if (*n == w->most) /* the program has changed what it asked for */
 		return false;
-	r = netpollticket(&t[*n], fd, mode);
+	r = netpollticket(&w->t[*n], fd, mode);
 	if (r == 0)
 		++*n;
 	return r == 0 || r == -EPERM || r == -EBADF;
@@ -138,22 +173,20 @@ static long askpoll(Wait *w, struct timespec *timeout, bool now)
 	return sysblock(SYS_ppoll, w->a, w->b, timeout, NULL, 8);
 }
 
-static int polltickets(Wait *w, PollTicket *t)
+static int polltickets(Wait *w)
 {
 	struct pollfd *p = (struct pollfd *)w->a;
 	size_t nfds = (size_t)w->b;
 	int n = 0;
 
-	if (nfds > NTICKET)
-		return -1;
 	for (size_t i = 0; i < nfds; i++) {
 		if (p[i].fd < 0)
 			continue;
-		if (p[i].events & Writable && !ticket(t, &n, p[i].fd, PollWrite))
+		if (p[i].events & Writable && !ticket(w, &n, p[i].fd, PollWrite))
 			return -1;
 		/* Errors and hang-ups come with either. */
 		if ((p[i].events & Readable || !(p[i].events & Writable)) &&
-		    !ticket(t, &n, p[i].fd, PollRead))
+		    !ticket(w, &n, p[i].fd, PollRead))
 			return -1;
 	}
 	return n;
@@ -161,7 +194,13 @@ static int polltickets(Wait *w, PollTicket *t)
 
 static Wait pollwait(struct pollfd *fds, nfds_t n)
 {
-	return (Wait){.ask = askpoll, .tickets = polltickets, .a = (long)fds, .b = (long)n};
+	enum { MOST = 1 << 20 }; /* else it is an error, or for the kernel */
+
+	return (Wait){.ask = askpoll,
+		      .tickets = polltickets,
+		      .most = n < MOST ? 2 * (int)n : 0,
+		      .a = (long)fds,
+		      .b = (long)n};
 }
 
 SHIM(int, poll, struct pollfd *fds, nfds_t n, int timeout)
@@ -223,11 +262,11 @@ static long askepoll(Wait *w, struct timespec *timeout, bool now)
 	return sysblock(SYS_epoll_wait, w->a, w->b, w->c, ms < INT_MAX ? ms : INT_MAX);
 }
 
-static int epolltickets(Wait *w, PollTicket *t)
+static int epolltickets(Wait *w)
 {
 	int n = 0;
 
-	return ticket(t, &n, (int)w->a, PollRead) ? n : -1;
+	return ticket(w, &n, (int)w->a, PollRead) ? n : -1;
 }
 
 /* `ms`: a timeout in the kernel's own unit, -1 for none or another one. */
@@ -235,6 +274,7 @@ static Wait epollwait(int fd, struct epoll_event *events, int max, int ms)
 {
 	return (Wait){.ask = askepoll,
 		      .tickets = epolltickets,
+		      .most = 1,
 		      .a = fd,
 		      .b = (long)events,
 		      .c = max,
@@ -306,7 +346,7 @@ static long askselect(Wait *w, struct timespec *timeout, bool now)
 	return sysblock(SYS_pselect6, w->a, w->b, w->c, w->d, timeout, NULL);
 }
 
-static int selecttickets(Wait *w, PollTicket *t)
+static int selecttickets(Wait *w)
 {
 	Sets *s = w->sets;
 	int n = 0;
@@ -315,7 +355,7 @@ static int selecttickets(Wait *w, PollTicket *t)
 		return -1;
 	for (int i = 0; i < 3; i++) {
 		for (int fd = 0; s->set[i] && fd < (int)w->a; fd++) {
-			if (s->asked[i][fd / 64] >> (fd % 64) & 1 && !ticket(t, &n, fd, setmode[i]))
+			if (s->asked[i][fd / 64] >> (fd % 64) & 1 && !ticket(w, &n, fd, setmode[i]))
 				return -1;
 		}
 	}
@@ -337,9 +377,13 @@ static long waitselect(int nfds, fd_set *r, fd_set *w, fd_set *e, int64_t end, c
 		return -EINVAL;
 	if (nfds <= FD_SETSIZE) {
 		sets = (Sets){.set = {r, w, e}, .words = ((size_t)nfds + 63) / 64};
-		for (int i = 0; i < 3; i++)
-			if (sets.set[i])
-				memcpy(sets.asked[i], sets.set[i], sets.words * sizeof(long));
+		for (int i = 0; i < 3; i++) {
+			if (!sets.set[i])
+				continue;
+			memcpy(sets.asked[i], sets.set[i], sets.words * sizeof(long));
+			for (size_t k = 0; k < sets.words; k++)
+				wait.most += __builtin_popcountl(sets.asked[i][k]);
+		}
 		wait.sets = &sets;
 	}
 	long n = waitmasked(&wait, end, mask);

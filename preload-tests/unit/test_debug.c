@@ -120,7 +120,7 @@ static void traces(void)
 	static char spec[64];
 	long ms;
 	int procs, idle, threads, spinning, idlethreads, runq, q[3], n = 0;
-	int gs, created, waits_, preempted, retaken, handoffs, steals;
+	int gs, created, waits_, preempted, retaken, handoffs, steals, net, kernel, line_, lined;
 	static char *l;
 
 	said = tmpfile();
@@ -142,8 +142,12 @@ static void traces(void)
 	must(threads >= 1 && spinning >= 0 && spinning <= 3 && idlethreads < threads);
 	must(runq == 0 && q[0] == 0 && q[1] == 0 && q[2] == 0);
 	must(gs == 5 && created == 5);
-	must(sscanf(l + n, " syscallwaits=%d preempted=%d retaken=%d handoffs=%d steals=%d%n",
-		    &waits_, &preempted, &retaken, &handoffs, &steals, &procs) == 5);
+	must(sscanf(l + n,
+		    " syscallwaits=%d preempted=%d retaken=%d handoffs=%d steals=%d netwaits=%d "
+		    "kernelwaits=%d threadwaits=%d waitforthread=%d%n",
+		    &waits_, &preempted, &retaken, &handoffs, &steals, &net, &kernel, &lined,
+		    &line_, &procs) == 9);
+	must(net == 0 && kernel == 0 && lined == 0 && line_ == 0);
 	must(waits_ == 0 && preempted == sched.npreempted && l[n + procs] == '\n');
 	must(starting("SCHED ") == 1 && starting("  ") == 0);
 
