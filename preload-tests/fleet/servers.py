@@ -90,7 +90,7 @@ def test_apache(scratch):
         conf = config(folder, f"ServerRoot {folder}\nServerName localhost\nPidFile {folder}/pid\n{user}"
                       f"Listen 127.0.0.1:{port}\nLoadModule mpm_event_module {modules}/mod_mpm_event.so\n"
                       f"LoadModule authz_core_module {modules}/mod_authz_core.so\nErrorLog {folder}/log\n"
-                      f"StartServers 2\nThreadsPerChild 25\nMaxRequestWorkers 100\nDocumentRoot {root}\n"
+                      f"KeepAliveTimeout 100\nStartServers 2\nThreadsPerChild 25\nMaxRequestWorkers 100\nDocumentRoot {root}\n"
                       f"Mutex default:{folder}\nDefaultRuntimeDir {folder}\n")
         return [fleet.find("apache2"), "-f", conf, "-DFOREGROUND"], (port, paths, os.path.join(folder, "log"))
 
