@@ -357,6 +357,8 @@ bool siginject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t sp);
 /* Is gp the goroutine that runs on this kernel thread now, outside the runtime's
  * sections? SIGSAFE. */
 bool gcurrent(G *gp);
+/* Does gp run at the moment? Any thread. */
+bool grunning(G *gp);
 /* Is this context one where the goroutine may be interrupted now? SIGSAFE. */
 bool siginterruptible(G *gp, void *ctx);
 /* The last act of an injected fn: makes *ctx resume right on this M. No preemption after it. */

@@ -57,6 +57,11 @@ static inline bool onstack(G *gp, uintptr_t sp)
 	return sp > gp->stacklo && sp <= gp->stackhi;
 }
 
+bool grunning(G *gp)
+{
+	return readgstatus(gp) == Grunning;
+}
+
 bool siginterruptible(G *gp, void *ctx)
 {
 	ucontext_t *uc = ctx;

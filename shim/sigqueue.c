@@ -125,20 +125,52 @@ bool ringput(const siginfo_t *info)
 struct choice {
 	uint64_t bit;
 	Thread *th;
+	uint32_t running,
+	    skip; /* only of those that run, beyond so many; how many were looked at */
 };
+
+static bool takes(Thread *th, uint64_t bit)
+{
+	return !th->exiting && (!(th->mask & bit) || (atomic_load(&th->waitset) & bit));
+}
 
 static bool choose(Thread *th, void *arg)
 {
 	struct choice *c = arg;
-	if (th->exiting || ((th->mask & c->bit) && !(atomic_load(&th->waitset) & c->bit)))
+	if (!takes(th, c->bit))
 		return true;
 	c->th = th;
 	return false;
 }
 
+static bool chooserunning(Thread *th, void *arg)
+{
+	struct choice *c = arg;
+	if (!takes(th, c->bit) || (th->mask & c->bit) || !th->gp || !grunning(th->gp))
+		return true;
+	c->th = th;
+	return c->running++ < c->skip;
+}
+
+/*
+ * The kernel prefers the thread whose CPU time is told of. What sysmon gets, or an M between two goroutines, is
+ * for one of those that compute: not for main, which may never.
+ */
+static void chooseworker(struct choice *c)
+{
+	static uint32_t turn; /* sysmon's alone */
+	c->skip = UINT32_MAX;
+	threadseach(chooserunning, c);
+	if (c->running < 2)
+		return;
+	c->skip = turn++ % c->running;
+	c->running = 0;
+	threadseach(chooserunning, c);
+}
+
 int route(const siginfo_t *info)
 {
-	struct choice c = {BIT(info->si_signo), NULL};
+	struct choice c = {.bit = BIT(info->si_signo)};
 	uint32_t tid = info->si_code == SI_TIMER ? timertarget(info->si_timerid) : 0;
 	if (tid) {
 		Thread *th = threadwithtid(tid); /* NULL too for a timer that is deleted */
@@ -149,7 +181,10 @@ int route(const siginfo_t *info)
 	int r;
 	do {
 		c.th = NULL;
-		threadseach(choose, &c);
+		if ((c.bit & TIMESIGS) && info->si_code == SI_KERNEL)
+			chooseworker(&c);
+		if (!c.th)
+			threadseach(choose, &c);
 		if (!c.th)
 			return ESRCH;
 		if (fatal(info->si_signo) && !(c.th->mask & c.bit)) {
@@ -167,7 +202,7 @@ int route(const siginfo_t *info)
  */
 static int postprocess(const siginfo_t *info)
 {
-	struct choice c = {BIT(info->si_signo), NULL};
+	struct choice c = {.bit = BIT(info->si_signo)};
 	siginfo_t again;
 	int r = post(&process, info);
 	threadseach(choose, &c);

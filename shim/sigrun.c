@@ -232,12 +232,14 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 	} else if ((BIT(sig) & SYNCSIGS) && info->si_code > 0) {
 		syncsignal(sig, info, uc);
 	} else {
-		/* A goroutine in a native bracket, or what its call earned, or libc's raise. */
+		/* A goroutine in a native bracket, or what it earned, or libc's raise. What its call earned is its
+		 * own wherever the call was made; the other may find it in a section, with our lock. */
 		Thread *th = ghost(gp);
-		if (th && gcurrent(gp) && (info->si_code == SI_TKILL || earned(info))) {
-			if (fatal(sig) && !(th->mask & BIT(sig)))
+		bool here = th && gcurrent(gp), own = info->si_code == SI_TKILL || earned(info);
+		if (own && (here || (th && (BIT(sig) & CALLSIGS)))) {
+			if (here && fatal(sig) && !(th->mask & BIT(sig)))
 				sigfatal(info, uc);
-			else if (!siginterruptible(gp, uc) || (th->mask & BIT(sig)) ||
+			else if (!here || !siginterruptible(gp, uc) || (th->mask & BIT(sig)) ||
 				 !handled(sig) || !siginject(gp, ownfault, sig, info, uc, 0))
 				post(th, info);
 		} else if (handled(sig) || fatal(sig)) {
