@@ -400,6 +400,12 @@ Handle *handleof(const void *addr);
 Handle *handlefind(const void *addr); /* or NULL. SIGSAFE, any thread */
 int64_t handlecount(void);
 
+/* --- metrics -------------------------------------------------------------- */
+
+void metricsend(void); /* the process ends in an orderly way */
+void metricscomplete(
+    void); /* the system may refuse to give memory from now on: gets what may be needed */
+
 /* --- debugging ------------------------------------------------------------ */
 
 /* Ends the process: a broken invariant of ours. Writes `who: what`, the

@@ -26,6 +26,7 @@ void casgstatus(G *gp, GStatus from, GStatus to)
 		     (int64_t)atomic_load(&gp->status), (int64_t)from, (int64_t)to);
 		throw("casgstatus: bad incoming value");
 	}
+	metricsmove(gp, from, to);
 	/* Release: whoever reads the new status (readgstatus) sees what the owner wrote. */
 	atomic_store_explicit(&gp->status, to, memory_order_release);
 }

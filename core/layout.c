@@ -17,7 +17,7 @@ static LayoutEntry entries[] = {
     F(G, m),
     F(G, status),
     F(G, waitreason),
-    F(G, waitsince),
+    F(G, since),
     F(G, waitobj),
     F(G, goid),
     F(G, alllink),
@@ -65,6 +65,10 @@ static LayoutEntry entries[] = {
     F(Sched, nretaken),
     F(Sched, nhandoff),
     F(Sched, nsteal),
+    F(TickPoints, startns),
+    F(TickPoints, startticks),
+    F(TickPoints, lastns),
+    F(TickPoints, lastticks),
     F(Handle, addr),
     F(Handle, contended),
     F(Handle, why),
@@ -101,6 +105,7 @@ static LayoutEntry entries[] = {
 
 static LayoutAddress addresses[] = {
     {"sched", &sched},
+    {"tickpoints", &tickpoints},  /* TickPoints: how G.since compares with CLOCK_MONOTONIC */
     {"waitreasons", waitreasons}, /* char[][24], by WaitReason */
     {"handles", &handles},        /* Handle *, of two children each */
 };

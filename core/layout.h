@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-enum { LAYOUT_VERSION = 1 };
+enum { LAYOUT_VERSION = 2 };
 
 /* A field: "G.goid", offset and size in bytes. A constant: "Gwaiting", value and 0. */
 typedef struct LayoutEntry {

@@ -61,7 +61,7 @@ M *malloc_m(void)
 	mp->kmask = sched.basekmask;
 	lock(&sched.lock);
 	mp->id = sched.mnext++;
-	sched.mcount++;
+	metricsthreads(++sched.mcount);
 	mp->fastrand = (uint32_t)(mp->id + 1) * 2654435761u;
 	mp->alllink = sched.allm;
 	/* Release: readers of allm see the record complete. */
@@ -78,7 +78,7 @@ static M *mrecord(void)
 	if (mp) {
 		sched.mfree = mp->schedlink;
 		mp->schedlink = NULL;
-		sched.mcount++;
+		metricsthreads(++sched.mcount);
 	}
 	unlock(&sched.lock);
 	return mp ? mp : malloc_m();
@@ -86,7 +86,7 @@ static M *mrecord(void)
 
 static void mrecordback_locked(M *mp)
 {
-	sched.mcount--;
+	metricsthreads(--sched.mcount);
 	mp->nextp = NULL;
 	mp->mstartfn = NULL;
 	mp->schedlink = sched.mfree;
@@ -490,6 +490,7 @@ void stopm(void) UNCHECKED_ROLES
 		mput_locked(mp);
 		unlock(&sched.lock);
 		lastidle();
+		tickslook();
 		notesleep(&mp->park);
 		noteclear(&mp->park);
 	} while (runmstartfn(mp));
@@ -551,6 +552,7 @@ void acquirep(M *mp, P *pp) UNCHECKED_ROLES
 		throw("acquirep: already in go");
 	if (atomic_load_explicit(&pp->m, memory_order_relaxed) || atomic_load(&pp->status) != Pidle)
 		throw("acquirep: invalid p state");
+	mp->lastmove = 0;
 	atomic_store_explicit(&pp->m, mp, memory_order_relaxed);
 	atomic_store_explicit(&pp->status, Prunning, memory_order_relaxed);
 	/* Release: sysmon, which finds mp->p, sees the two stores above. */
@@ -674,7 +676,7 @@ void mexit(M *mp, bool mainstoo) UNCHECKED_ROLES
 		}
 	}
 	lock(&sched.lock);
-	sched.mcount--;
+	metricsthreads(--sched.mcount);
 	unlock(&sched.lock);
 	atomic_store(&mp->tid, 0);
 	for (;;)

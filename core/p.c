@@ -295,6 +295,7 @@ static P *pnew(int32_t id)
 	pp->status = Pgcstop;
 	lockinit(&pp->timerslock, RankTimers);
 	atomic_store(&pp->timer0when, FOREVER);
+	metricsmeter(&pp->meter, id);
 	return pp;
 }
 
@@ -344,4 +345,5 @@ void procresize(int32_t n) UNCHECKED_ROLES
 		if (sched.allp[i]->status != Pdead)
 			pdestroy_locked(sched.allp[i], sched.allp[0]);
 	atomic_store(&sched.gomaxprocs, n);
+	metricsprocs(n);
 }

@@ -180,15 +180,12 @@ void execute(G *gp, bool inherittime)
 	atomic_signal_fence(memory_order_seq_cst);
 	if (unlikely(atomic_load_explicit(&gp->counted, memory_order_relaxed)))
 		cpuin(gp, mp);
-	if (likely(atomic_load_explicit(&sched.minrun, memory_order_relaxed))) {
-		uint64_t now = cputicks();
-		atomic_store_explicit(&pp->runstart, now, memory_order_relaxed);
-		if (!inherittime || gp->sliceused)
-			atomic_store_explicit(&pp->slicestart, now - gp->sliceused,
-					      memory_order_relaxed);
-		gp->sliceused = 0;
-	}
 	casgstatus(gp, Grunnable, Grunning);
+	atomic_store_explicit(&pp->runstart, gp->since, memory_order_relaxed);
+	if (!inherittime || gp->sliceused)
+		atomic_store_explicit(&pp->slicestart, gp->since - gp->sliceused,
+				      memory_order_relaxed);
+	gp->sliceused = 0;
 	if (!inherittime) {
 		uint32_t tick = atomic_load_explicit(&pp->schedtick, memory_order_relaxed);
 		atomic_store_explicit(&pp->schedtick, tick + 1, memory_order_relaxed);
@@ -372,6 +369,7 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 			*inherittime = next;
 			return gp;
 		}
+		mp->lastmove = 0; /* from here on it takes its time */
 		if (sched.runqsize > 0) {
 			lock(&sched.lock);
 			gp = globrunqget_locked(pp, 0);
@@ -624,7 +622,6 @@ uint32_t gopark(bool (*unlockf)(G *gp, void *arg), void *arg, WaitReason why, in
 	if (unlikely(gp == mp->g0))
 		throw("gopark: on g0");
 	gp->waitreason = why;
-	gp->waitsince = nanotime();
 	mp->waitunlockf = unlockf;
 	mp->waitarg = arg;
 	mp->waittimer = NULL;

@@ -15,6 +15,7 @@
 #include "host.h"
 #include "lock.h"
 #include "mem.h"
+#include "metrics.h"
 #include "os.h"
 #include "settings.h"
 #include "stack.h"
@@ -77,9 +78,10 @@ struct G {
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
 	_Atomic bool counted;  /* its CPU time is, in cpu */
 	WaitReason waitreason;
-	int64_t waitsince;  /* nanotime(); this and waitobj are valid while Gwaiting */
+	uint64_t since;     /* ticksnow() when it got its status; its owner's */
 	uint64_t sliceused; /* cputicks of its slice before it made way for one that was woken */
-	uintptr_t waitobj; /* the address or, for I/O, the (first) descriptor waited for; 0: none */
+	/* The address or, for I/O, the (first) descriptor waited for; 0: none. Valid while Gwaiting. */
+	uintptr_t waitobj;
 	int64_t goid;
 	G *schedlink; /* run queues, free lists */
 	G *alllink;   /* sched.allg, append only */
@@ -130,7 +132,9 @@ struct M {
 	Place syscallplace;       /* of curg, valid while it is Gsyscall */
 	Capture *_Atomic capture; /* the handler of the runtime's signal is to fill it */
 	HeldLocks held;           /* lock ranks, in debug builds */
-	int64_t takencputime;     /* its CPU clock when sysmon took its P; sysmon only */
+	uint64_t
+	    lastmove; /* when a goroutine stopped to run here, and the M has only switched since; 0: not */
+	int64_t takencputime; /* its CPU clock when sysmon took its P; sysmon only */
 	G g0storage;
 };
 
@@ -152,6 +156,7 @@ struct P {
 	uint32_t turns, turntick;
 	/* In cputicks(), written by the owner: when what it runs was given the P, and when its slice began. */
 	_Atomic uint64_t runstart, slicestart;
+	Meter meter;
 	bool tookwoken; /* what it runs, or ran last, came from those (owner only) */
 	/* Finished Gs, owner only; overflow goes to sched.gfree. */
 	G *gfree;

@@ -20,8 +20,9 @@ typedef enum Deadlock {
 typedef struct Debug {
 	int64_t schedtrace; /* ms between lines; 0: none */
 	bool scheddetail;
-	bool storm;     /* preempt everything every 100 us */
-	bool exitstats; /* one line of counters at exit */
+	bool storm;       /* preempt everything every 100 us */
+	bool exitstats;   /* one line of counters at exit */
+	bool metricskeep; /* the region's file, at an orderly end */
 	Deadlock deadlock;
 	bool nofsgsbase;     /* as if user code could not write FS base */
 	int64_t slice;       /* ns before a runner is preempted */

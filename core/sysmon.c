@@ -368,6 +368,7 @@ static void deepsleep(int64_t until)
 
 void avoidtsc(void)
 {
+	ticksavoid();
 	atomic_store(&sched.notsc, true);
 	atomic_store(&sched.minrun, 0);
 	__atomic_store_n(&host.clock_gettime, NULL, __ATOMIC_RELAXED); /* libc's reads it */
@@ -407,6 +408,7 @@ void sysmon(void *unused)
 		}
 		if (!sched.minrun && !sched.notsc && now - started > MINRUN)
 			sched.minrun = (cputicks() - ticks) * MINRUN / (uint64_t)(now - started);
+		tickslook();
 		bool reminded = remind();
 		bool busy = workqueued() || atomic_load(&sched.gcwaiting) || reminded;
 		if (debug.storm && anyrunning()) {

@@ -131,11 +131,11 @@ static bool copystack(Capture *c, G *gp, uintptr_t sp)
 static bool captureparked(Capture *c, G *gp, GStatus s)
 {
 	uintptr_t sp = gp->sched.sp;
-	int64_t since = gp->waitsince;
+	uint64_t since = gp->since;
 	if (sp < gp->stacklo || sp >= gp->stackhi || !copystack(c, gp, sp) || c->n < 64)
 		return false;
 	atomic_thread_fence(memory_order_seq_cst);
-	if (readgstatus(gp) != s || gp->sched.sp != sp || gp->waitsince != since)
+	if (readgstatus(gp) != s || gp->sched.sp != sp || gp->since != since)
 		return false;
 	uint64_t saved[8];
 	memcpy(saved, c->stack, sizeof saved);
@@ -345,7 +345,7 @@ static void printheader(G *gp, GStatus s, const char *what)
 	if (name[0])
 		out("\"%s\" ", name);
 	out("[%s", s == Gwaiting || gp->waitreason ? waitreasonstr(gp->waitreason) : what);
-	int64_t minutes = (nanotime() - gp->waitsince) / 1000000000 / MINUTE;
+	int64_t minutes = ticksns(ticksnow() - gp->since) / 1000000000 / MINUTE;
 	if (s == Gwaiting && minutes >= 1)
 		out(", %d minutes", minutes);
 	if (gp->lockedm)

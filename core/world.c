@@ -135,6 +135,8 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	void *block = host.m0block();
 	if (!block)
 		return -ENOMEM;
+	ticksstart();
+	metricsinit(n);
 	lock(&sched.lock);
 	procresize(n);
 	for (int32_t i = n - 1; i > 0; i--)
@@ -158,7 +160,6 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	cpureset(gp, threadcputime(gettid_os())); /* it was all there was */
 	gp->m = m0;
 	m0->curg = gp;
-	gp->status = Grunning;
 	sched.nglive = 1;
 	sched.ngcreated = 1;
 	sched.ngpeak = 1;
@@ -166,6 +167,7 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	acquirep(m0, sched.allp[0]);
 	minitsignals(m0);
 	goshim_g = gp;
+	casgstatus(gp, Gdead, Grunning);
 	atomic_store(&m0->locks, 0);
 	atomic_store_explicit(&sched.started, true, memory_order_release);
 	return 0;
@@ -185,6 +187,7 @@ void schedforkchild(void)
 	memforkchild();
 	stackforkchild(keep, mp ? nelem(keep) : 0);
 	memset(&sched, 0, sizeof sched);
+	metricsforkchild();
 	atomic_store(&worldlock, 0);
 	mforkchild();
 	tracebackforkchild();

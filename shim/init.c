@@ -100,6 +100,11 @@ static void setdeadlock(int64_t v)
 	debug.deadlock = (Deadlock)v;
 }
 
+static void setmetrics(int64_t v)
+{
+	debug.metricskeep = v != 0;
+}
+
 _Static_assert(DeadlockReport == 0 && DeadlockAbort == 1 && DeadlockOff == 2, "deadlockwords");
 
 static const struct Key keys[] = {
@@ -319,6 +324,9 @@ EXPORT(stdin);
 /* At exit() and return from main. */
 __attribute__((destructor)) static void atend(void)
 {
-	if (schedstarted() && debug.exitstats)
+	if (!schedstarted())
+		return;
+	if (debug.exitstats)
 		exitstats(keptstderr());
+	metricsend();
 }

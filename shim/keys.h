@@ -12,6 +12,7 @@
 
 /* In the order of Deadlock in core/settings.h. */
 static const char *const deadlockwords[] = {"report", "abort", "off", NULL};
+static const char *const metricswords[] = {"remove", "keep", NULL};
 #define NOWORDS NULL
 
 /* clang-format off */
@@ -24,6 +25,8 @@ static const char *const deadlockwords[] = {"report", "abort", "off", NULL};
 	  "", "a line of counts when the process ends") \
 	S(deadlock, 0, 0, deadlockwords, "report, abort or off", \
 	  "WHAT", "goroutines that wait for each other for ever: report, abort, off") \
+	S(metrics, 0, 0, metricswords, "remove or keep", \
+	  "WHAT", "the file that goshim stat reads, at an orderly end: remove, keep") \
 	S(slice, 100, 10000000, NOWORDS, "us before a runner is preempted, 100 to 10000000", \
 	  "US", "how long a goroutine runs before others get its turn") \
 	S(sysmon, 100, 1000000, NOWORDS, "us of sysmon's longest tick, 100 to 1000000", \

@@ -398,6 +398,8 @@ SHIM(int, prctl, int kind, ...)
 		new = pin(new);
 	if (th && kind == PR_SET_TSC)
 		avoidtsc();
+	if (kind == PR_SET_SECCOMP)
+		metricscomplete();
 	int r = real.prctl(kind, a[0], a[1], a[2], a[3]);
 	KEEP_ERRNO;
 	if (r < 0)

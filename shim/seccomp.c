@@ -107,6 +107,7 @@ static bool forbidsthreads(const struct sock_fprog *prog)
 long seccomp(const long *a)
 {
 	const struct sock_fprog *prog = (const struct sock_fprog *)a[2];
+	metricscomplete();
 	if (a[0] != SECCOMP_SET_MODE_STRICT && a[0] != SECCOMP_SET_MODE_FILTER)
 		return sys3(SYS_seccomp, a[0], a[1], a[2]);
 	if (a[0] == SECCOMP_SET_MODE_STRICT || !(a[1] & SECCOMP_FILTER_FLAG_TSYNC))

@@ -20,7 +20,7 @@ import time
 import gdb
 import gdb.unwinder
 
-VERSION = 1
+VERSION = 2
 MAXFRAMES = 256
 # What the switch leaves at the saved stack pointer: core/arch/x86_64/asm.S.
 SAVED = {"r15": 8, "r14": 16, "r13": 24, "r12": 32, "rbx": 40, "rbp": 48, "rip": 56}
@@ -127,6 +127,10 @@ class Goroutine(Record):
         return self.layout.waits.get(self.waitreason) if waiting else None
 
     @property
+    def waitsince(self):
+        return self.runtime.moment(self.since)
+
+    @property
     def reason(self):
         return self.layout.reasons[self.waitreason] if self.wait else ""
 
@@ -157,6 +161,7 @@ class Runtime:
         self.sched = Record(self.layout, "Sched", self.layout.addresses["sched"])
         if not self.sched.started:
             raise Error("goshim: the scheduler has not started: the program has made no thread yet")
+        self.points = Record(self.layout, "TickPoints", self.layout.addresses["tickpoints"])
 
     def walk(self, kind, head):
         seen = set()
@@ -186,11 +191,17 @@ class Runtime:
             yield Record(self.layout, "P", word(self.sched.allp + 8 * i))
 
     def now(self, goroutines):
-        """The clock of waitsince; in a core file the last time that anything is known of."""
+        """In ns of CLOCK_MONOTONIC; in a core file the last time that anything is known of."""
         connection = gdb.selected_inferior().connection
         if connection and connection.type == "native":
             return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         return max((g.waitsince for g in goroutines), default=0)
+
+    def moment(self, ticks):
+        """When the CPU's counter was there, on that clock."""
+        p = self.points
+        n, ns = p.lastticks - p.startticks, p.lastns - p.startns
+        return p.lastns + (round((ticks - p.lastticks) * ns / n) if n > 0 else 0)
 
     def byaddress(self, address):
         return Goroutine(self, address)

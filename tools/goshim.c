@@ -29,6 +29,17 @@ static const Command commands[] = {
      "                     connect, sendto, poll, process_vm_readv and such; where the filter\n"
      "                     kills for one of them, the process dies. Docker's own allows them\n",
      dump, NULL},
+    {"stat", "show where a process's goroutines spend their time",
+     "usage: goshim stat [--interval SECONDS [--count N]] [--histogram NAME]... [--json | --prometheus | --hgrm NAME] PID\n"
+     "Writes what the process has counted since its first thread was made; of one that was killed, what it had.\n"
+     "For its own user, and for root.\n"
+     "  --interval SECONDS  what was counted in each such time instead, 0.01 to 86400, until it ends\n"
+     "  --count N           only N times\n"
+     "  --histogram NAME    also this histogram, by powers of two: runqueue, running, syscall, wait.mutex, ...\n"
+     "  --json              all of it, with each bucket\n"
+     "  --prometheus        in the text format that Prometheus reads\n"
+     "  --hgrm NAME         the percentiles of one histogram, in ms, as HdrHistogram plots them\n",
+     stat_, NULL},
 };
 enum { NCOMMANDS = sizeof commands / sizeof commands[0] };
 

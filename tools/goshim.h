@@ -15,6 +15,7 @@ typedef struct Command {
 } Command;
 
 int dump(int argc, char **argv);
+int stat_(int argc, char **argv);
 
 /* goshim_run.c */
 int run(int argc, char **argv);

@@ -277,6 +277,13 @@ def suite_command():
     return counted(["preload-tests/command/run", "build"], 300)
 
 
+def suite_stat():
+    """goshim stat: processes that know the answer, and those that are no more"""
+    exists("preload-tests/stat/run", "preload-tests/stat/run")
+    need_release()
+    return counted(["preload-tests/stat/run", "build"], 300)
+
+
 def suite_dumps():
     """a thousand dumps of each loaded server"""
     exists("preload-tests/dump/run", "preload-tests/dump/run")
@@ -356,7 +363,7 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "bench", "demo"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "bench", "demo"]
 LONG = ["debug", "repeat", "soak", "runtimes", "loads", "dumps", "figures"]
 
 

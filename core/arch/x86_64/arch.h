@@ -103,6 +103,17 @@ static inline uint64_t cputicks(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
+/* *to += n in one instruction: whole to a signal handler here; to other CPUs only the second. */
+static inline void addonce(uint64_t *to, uint64_t n)
+{
+	__asm__("addq %1, %0" : "+m"(*to) : "er"(n) : "cc");
+}
+
+static inline void addatomic(uint64_t *to, uint64_t n)
+{
+	__asm__ volatile("lock addq %1, %0" : "+m"(*to) : "er"(n) : "cc");
+}
+
 /* A hint that the caller spins. */
 static inline void procyield(void)
 {

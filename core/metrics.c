@@ -1,0 +1,110 @@
+/*
+ * metrics.c - counting what the scheduler does, always.
+ *
+ * The problem: where time went is asked after the fact, of a process that was not prepared for it, so it
+ * must be counted from the start and cost nothing to speak of. And the answer must be there
+ * for another process, also when this one is dead or hangs.
+ *
+ * All of it hangs on one place: a goroutine's status changes in casgstatus alone, so what is counted there is
+ * complete, and the times add up. The counter of the CPU is read at each change but the one
+ * to Grunning that follows another goroutine's leaving at once: that moment is its own. Values are in ticks; the
+ * reader has the rate.
+ *
+ * Who has a P writes to the P's shard, with plain additions of one instruction each: the next owner of the P goes on,
+ * and a signal handler finds them done or not begun. All others share one, and lock the bus.
+ *
+ * A shard has half a megabyte of buckets, of which a program uses a few pages. So a page is
+ * asked for when it is first written to (metricspage), and in a way that fails, rather than kills, when there is none.
+ */
+#include "metrics.h"
+
+#include "runtime.h"
+
+_Static_assert(MetricStatuses == Gdead + 1, "a row for each status");
+_Static_assert(sizeof(Shard) <= ShardPages * 4096ul, "a bit for each page");
+
+static void addto(uint64_t *to, uint64_t n, bool shared)
+{
+	if (shared)
+		addatomic(to, n);
+	else
+		addonce(to, n);
+}
+
+static inline uint32_t pageof(const Meter *m, const uint64_t *bucket)
+{
+	return (uint32_t)((const char *)bucket - (const char *)m->shard) >> 12;
+}
+
+static inline bool havepage(const Meter *m, uint32_t page)
+{
+	return atomic_load_explicit(&m->have[page / 64], memory_order_relaxed) >> page % 64 & 1;
+}
+
+/* The histogram of the status that gp leaves. */
+static inline Hist histof(const G *gp, uint32_t from)
+{
+	uint32_t h = gp->waitreason;
+	h = from == Grunnable ? HistRunnable : h;
+	return (Hist)(from == Grunning ? HistRunning : h);
+}
+
+/* What the other goroutine's leaving took until gp runs is nothing: one look at the counter less. */
+static inline uint64_t movetime(const M *mp, uint32_t from, uint64_t now)
+{
+	return from == Grunnable && mp->lastmove ? mp->lastmove : now;
+}
+
+/* In all cases. */
+static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
+{
+	G *me = getg();
+	M *mp = me ? me->m : NULL;
+	P *pp = mp ? getp(mp) : NULL;
+	bool shared = !pp || !pp->meter.shard;
+	Meter *m = shared ? &nobodys : &pp->meter;
+	uint64_t since = gp->since, now = ticksnow();
+	if (mp && to == Grunning)
+		now = movetime(mp, from, now);
+	/* CPUs' counters may differ a little. */
+	if ((int64_t)(now - since) < 0)
+		now = since;
+	if (mp && from == Grunning)
+		mp->lastmove = now;
+	gp->since = now;
+	addto(&m->shard->moves[from][to], 1, shared);
+	if (from == Gdead)
+		return;
+	Hist h = histof(gp, from);
+	uint64_t *b = &m->shard->buckets[h][histindex(now - since)];
+	uint32_t page = pageof(m, b);
+	if (!havepage(m, page) && !metricspage(m, page))
+		b = &m->shard->lost;
+	addto(b, 1, shared);
+	addto(&m->shard->sum[h], now - since, shared);
+}
+
+void metricsmove(G *gp, uint32_t from, uint32_t to)
+{
+	G *me = getg();
+	if (unlikely(!me || atomic_load_explicit(&sched.notsc, memory_order_relaxed)))
+		return moveslow(gp, from, to);
+	M *mp = me->m;
+	P *pp = getp(mp);
+	uint64_t since = gp->since, now = mp->lastmove;
+	if (from != Grunnable || to != Grunning || !now)
+		now = cputicks();
+	if (unlikely(!pp || !pp->meter.shard || from == Gdead || (int64_t)(now - since) < 0))
+		return moveslow(gp, from, to);
+	Meter *m = &pp->meter;
+	Hist h = histof(gp, from);
+	uint64_t *b = &m->shard->buckets[h][histindex(now - since)];
+	if (unlikely(!havepage(m, pageof(m, b))))
+		return moveslow(gp, from, to);
+	if (from == Grunning)
+		mp->lastmove = now;
+	gp->since = now;
+	addonce(&m->shard->moves[from][to], 1);
+	addonce(b, 1);
+	addonce(&m->shard->sum[h], now - since);
+}

@@ -1,0 +1,65 @@
+/*
+ * metrics.h - counting what the scheduler does, always.
+ *
+ * Every change of a goroutine's status is counted, and the time that it was in the one before goes to a
+ * histogram: so the parts of a goroutine's life add up to the whole. See metrics.c.
+ */
+#ifndef GOSHIM_METRICS_H
+#define GOSHIM_METRICS_H
+
+#include "api.h"
+#include "metricsfile.h"
+
+enum {
+	MetricStatuses = 6, /* of GStatus */
+	ShardPages = 128,   /* at most */
+};
+
+/* Histograms. The first are the waits, by WaitReason; WaitNone is a system call. */
+typedef enum Hist {
+	HistSyscall = WaitNone,
+	HistRunnable = WaitReasonCount,
+	HistRunning,
+	HistSyscallLost, /* a system call in which the P was taken */
+	HistCount
+} Hist;
+
+/* Of one writer: the P's owner, or all that have no P. */
+typedef struct Shard {
+	uint64_t moves[MetricStatuses][MetricStatuses];
+	uint64_t sum[HistCount]; /* of what the histograms have */
+	uint64_t lost;           /* values for whose bucket there was no memory */
+	uint64_t buckets[HistCount][HistBuckets] __attribute__((aligned(64)));
+} Shard;
+
+/* One P's, in its record. */
+typedef struct Meter {
+	Shard *shard;
+	_Atomic uint64_t have[ShardPages / 64], refused[ShardPages / 64]; /* pages of the shard */
+} Meter;
+
+/* region.c */
+extern Meter nobodys; /* of those without a P */
+/* Makes the region, for n Ps. */
+void metricsinit(int32_t n);
+void metricsmeter(Meter *m, int32_t p); /* of P number p */
+void metricsthreads(int32_t n);
+void metricsprocs(int32_t n);
+void metricsticks(const TickPoints *t);
+void metricsforkchild(void);
+/* A page of the region is needed that may not be there: false: it can't be had. */
+bool metricspage(Meter *m, uint32_t page);
+
+/* metrics.c */
+/* gp, whose owner calls, goes from one status to the other. */
+void metricsmove(G *gp, uint32_t from, uint32_t to);
+
+/* ticks.c */
+extern TickPoints tickpoints;
+uint64_t ticksnow(void);
+int64_t ticksns(uint64_t n); /* how long they are */
+void ticksstart(void);
+void tickslook(void);  /* now and then: keeps the rate right */
+void ticksavoid(void); /* the counter may not be read any more */
+
+#endif

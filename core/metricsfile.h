@@ -1,0 +1,102 @@
+/*
+ * metricsfile.h - what a process says of itself in its metrics region: the layout, for the runtime that
+ * writes it and for readers in other processes.
+ *
+ * A header, then a table that describes the contents, then one shard per P and one for those without a P. A
+ * reader finds a metric by name, adds up the shards, and passes over kinds that it doesn't know, so old and new
+ * versions read each other. METRICS_VERSION changes when the header or the meaning of a kind does.
+ *
+ * Times are counted in ticks of the CPU's counter, and made nanoseconds by whoever reads: the header has
+ * two points of both clocks, far apart unless the process is young.
+ */
+#ifndef GOSHIM_METRICSFILE_H
+#define GOSHIM_METRICSFILE_H
+
+#include <stdint.h>
+
+#define METRICS_MAGIC "goshimM"
+#define METRICS_DIR "/dev/shm/"
+#define METRICS_PREFIX "goshim." /* then user.pid.start */
+enum { METRICS_VERSION = 1 };
+
+typedef enum MetricKind {
+	MetricCounter = 1, /* count words; only grow */
+	MetricGauge,       /* as they are now */
+	MetricHistogram, /* one word, the sum of all values, and the buckets elsewhere (histindex) */
+	MetricMoves, /* count words, a square: how often goroutines went from one status to another */
+} MetricKind;
+
+typedef enum MetricUnit {
+	MetricPlain,
+	MetricTicks,
+	MetricNs,
+} MetricUnit;
+
+typedef struct MetricEntry {
+	char name[32];
+	uint8_t kind, unit;
+	uint8_t sharded;  /* offsets are those in a shard; else in the region */
+	uint8_t subbits;  /* of histindex */
+	uint32_t count;   /* of words, or buckets */
+	uint32_t offset;  /* of the words */
+	uint32_t buckets; /* ... of a histogram's buckets */
+} MetricEntry;
+
+enum { MetricsRuns, MetricsEnded };
+
+/* Two moments on both clocks. The second is read between two equal, even values of seq. */
+typedef struct TickPoints {
+	int64_t startns; /* CLOCK_MONOTONIC */
+	uint64_t startticks;
+	int64_t lastns;
+	uint64_t lastticks;
+	uint32_t seq, unused;
+} TickPoints;
+
+typedef struct MetricsHeader {
+	char magic[8];
+	uint32_t version, headersize;
+	uint32_t entrysize, nentries;
+	uint32_t nshards, shardsize;
+	uint64_t shards; /* offset of the first */
+	uint64_t size;   /* of the region */
+	int32_t pid;     /* in its own namespace, */
+	uint32_t uid;    /* effective, at the start */
+	uint64_t pidns;  /* which has this number; 0: not known */
+	uint64_t start;  /* of the process, as in /proc/PID/stat; 0: not known */
+	char name[16];
+	uint32_t state;
+	uint32_t noticed; /* somebody has found it dead: the file's time is that of then */
+	TickPoints ticks;
+	int64_t wallns; /* CLOCK_REALTIME at ticks.startns */
+	uint64_t gomaxprocs, threads;
+} MetricsHeader;
+
+/*
+ * Buckets are log-linear: 64 to each power of two and so at most 1/64 wide, and their middles at most 1/128
+ * away from what is in them. Up to 64 * 2 they are exact.
+ */
+enum {
+	HistSubBits = 6,
+	HistMaxBits = 44, /* an hour, at 4.8 ticks a ns */
+	HistBuckets = (HistMaxBits - HistSubBits + 1) << HistSubBits,
+};
+
+static inline uint32_t histindex(uint64_t v)
+{
+	if (__builtin_expect(v >> HistMaxBits != 0, 0))
+		v = (1ull << HistMaxBits) - 1;
+	uint32_t shift = (uint32_t)(63 - __builtin_clzll(v | 1u << HistSubBits)) - HistSubBits;
+	return (shift << HistSubBits) + (uint32_t)(v >> shift);
+}
+
+/* The least value that is in bucket i of such a histogram; that of i + 1 is the first beyond. */
+static inline uint64_t histlow(uint32_t i, unsigned subbits)
+{
+	uint32_t shift = i >> subbits;
+	if (shift <= 1)
+		return i;
+	return ((1ull << subbits) + (i & ((1u << subbits) - 1))) << (shift - 1);
+}
+
+#endif

@@ -1,0 +1,448 @@
+/*
+ * region.c - where the metrics are kept, so that others find and read them: metricsfile.h has the layout.
+ *
+ * A file in /dev/shm, mapped shared: readable by its user and root whatever the process does next (drop root,
+ * change its root directory, hang), and still there when it was killed. Where that can't be had (no tmpfs there, no
+ * descriptor, a limit on files' sizes) it is shared memory without a name, which /proc/PID/maps shows as
+ * such; and where that can't be had either nobody reads what is counted.
+ *
+ * The file is sparse, and a page of it is had before it is touched (metricspage): a full file system would be a
+ * SIGBUS for who writes to memory. A child of fork does not have the mapping, and makes a region of its own with
+ * its own scheduler. The descriptor is closed at once.
+ *
+ * An orderly end removes the file, unless GOSHIM=metrics=keep; who is killed leaves it. Each start looks for such
+ * files of its user: those whose process is gone stay for an hour after they were first found so, and
+ * no more than 16 of them. A process is gone if there is none with its number, in the same pid namespace.
+ */
+#include "metrics.h"
+#include "runtime.h"
+#include "text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+enum {
+	PAGE = 4096,
+	POPULATE = 23, /* MADV_POPULATE_WRITE, Linux 5.14 */
+	TMPFS = 0x01021994,
+	RLIMITFSIZE = 1,
+	KEPT = 16,       /* files of processes that are gone, */
+	KEEPTIME = 3600, /* for so many seconds */
+};
+
+typedef struct Region {
+	MetricsHeader *header; /* NULL: there is none */
+	size_t size;
+	uint64_t shards, stride;
+	int32_t nprocs;
+	bool complete; /* no page must be asked for */
+	char path[64]; /* "": it has none */
+} Region;
+
+static Region region;
+
+/* Where there is none: nobody reads it. */
+static Shard spare;
+#define SPARE                                             \
+	{                                                 \
+		.shard = &spare, .have = { ~0ull, ~0ull } \
+	}
+Meter nobodys = SPARE;
+_Static_assert(ShardPages == 128, "the spare one is complete");
+
+/* --- the contents ---------------------------------------------------------------------- */
+
+#define SHARD(field) offsetof(Shard, field)
+#define HIST(name, h)                                                             \
+	{                                                                         \
+		name, MetricHistogram, MetricTicks, 1, HistSubBits, HistBuckets,  \
+		    SHARD(sum) + 8 * (h), SHARD(buckets) + 8ul * HistBuckets *(h) \
+	}
+
+static const MetricEntry entries[] = {
+    {"moves", MetricMoves, MetricPlain, 1, 0, MetricStatuses *MetricStatuses, SHARD(moves), 0},
+    {"lost", MetricCounter, MetricPlain, 1, 0, 1, SHARD(lost), 0},
+    {"gomaxprocs", MetricGauge, MetricPlain, 0, 0, 1, offsetof(MetricsHeader, gomaxprocs), 0},
+    {"threads", MetricGauge, MetricPlain, 0, 0, 1, offsetof(MetricsHeader, threads), 0},
+    HIST("runqueue", HistRunnable),
+    HIST("running", HistRunning),
+    HIST("syscall", HistSyscall),
+    HIST("syscall.lost", HistSyscallLost),
+    HIST("wait.mutex", WaitMutex),
+    HIST("wait.cond", WaitCond),
+    HIST("wait.rwlock.read", WaitRWMutexR),
+    HIST("wait.rwlock.write", WaitRWMutexW),
+    HIST("wait.sem", WaitSem),
+    HIST("wait.barrier", WaitBarrier),
+    HIST("wait.once", WaitOnce),
+    HIST("wait.join", WaitJoin),
+    HIST("wait.futex", WaitFutex),
+    HIST("wait.sleep", WaitSleep),
+    HIST("wait.io.read", WaitIORead),
+    HIST("wait.io.write", WaitIOWrite),
+    HIST("wait.io.poll", WaitIOPoll),
+    HIST("wait.signal", WaitSignal),
+    HIST("wait.thread", WaitThread),
+};
+
+/* --- what the system says --------------------------------------------------------------- */
+
+/* Follows links. False: there is none, or it can't be told. */
+static bool filestat(const char *path, struct statx *st)
+{
+	return sys5(SYS_statx, AT_FDCWD, (long)path, 0, STATX_BASIC_STATS, (long)st) == 0;
+}
+
+static uint64_t pidnamespace(void)
+{
+	struct statx st;
+	return filestat("/proc/self/ns/pid", &st) ? st.stx_ino : 0;
+}
+
+/* When the process was started, in the kernel's count; 0: there is no /proc. */
+static uint64_t starttime(void)
+{
+	char buf[1024];
+	long n = readfile("/proc/self/stat", buf, sizeof buf), i = n - 1;
+	while (i > 0 && buf[i] != ')') /* the name may be anything, and ends with the last one */
+		i--;
+	for (int fields = 0; i > 0 && i < n && fields < 20; i++)
+		fields += buf[i] == ' ';
+	uint64_t t = 0;
+	for (; i > 0 && i < n && buf[i] >= '0' && buf[i] <= '9'; i++)
+		t = t * 10 + (uint64_t)(buf[i] - '0');
+	return t;
+}
+
+/* --- files of processes that are gone ----------------------------------------------------- */
+
+typedef struct Leftover {
+	char name[56];
+	int64_t found; /* since when it is known to be one */
+} Leftover;
+
+static bool isnumber(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool ends(const char *s, size_t within)
+{
+	for (size_t i = 0; i < within; i++)
+		if (!s[i])
+			return true;
+	return false;
+}
+
+/* The process id in the name of a region of this user's; 0: it is none. */
+static int ownerof(const char *name, uint64_t user)
+{
+	static const char prefix[] = METRICS_PREFIX;
+	uint64_t n = 0, pid = 0;
+	if (!ends(name, sizeof((Leftover *)0)->name) || memcmp(name, prefix, sizeof prefix - 1))
+		return 0;
+	for (name += sizeof prefix - 1; isnumber(*name) && n < UINT32_MAX; name++)
+		n = n * 10 + (uint64_t)(*name - '0');
+	if (*name != '.' || n != user)
+		return 0;
+	for (name++; isnumber(*name) && pid < INT32_MAX; name++)
+		pid = pid * 10 + (uint64_t)(*name - '0');
+	return *name == '.' && pid <= INT32_MAX ? (int)pid : 0;
+}
+
+/* Is that the region of a process of this namespace? It has no process any more. */
+static bool leftover(const char *path, uint64_t pidns, int64_t *found)
+{
+	MetricsHeader h;
+	struct statx st;
+	long fd =
+	    sys4(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
+	if (fd < 0)
+		return false;
+	bool ours = sys4(SYS_pread64, fd, (long)&h, sizeof h, 0) == sizeof h &&
+		    memcmp(h.magic, METRICS_MAGIC, sizeof h.magic) == 0 && h.pidns == pidns;
+	if (ours && !h.noticed) { /* its time is now's from here on */
+		h.noticed = 1;
+		sys4(SYS_pwrite64, fd, (long)&h.noticed, sizeof h.noticed,
+		     offsetof(MetricsHeader, noticed));
+	}
+	ours = ours && filestat(path, &st);
+	*found = ours ? st.stx_mtime.tv_sec : 0;
+	sys1(SYS_close, fd);
+	return ours;
+}
+
+static char *pathof(char *buf, size_t size, const char *name)
+{
+	Text t = textin(buf, size);
+	textput(&t, METRICS_DIR "%s", name);
+	return textend(&t);
+}
+
+static void forget(const char *name)
+{
+	char path[80];
+	sys1(SYS_unlink, (long)pathof(path, sizeof path, name));
+}
+
+/* One more; of those that are too many or too old the oldest goes. */
+static int keep(Leftover *list, int n, const Leftover *one, int64_t now)
+{
+	if (one->found + KEEPTIME < now) {
+		forget(one->name);
+		return n;
+	}
+	if (n < KEPT) {
+		list[n++] = *one;
+		return n;
+	}
+	int oldest = 0;
+	for (int i = 1; i < n; i++)
+		if (list[i].found < list[oldest].found)
+			oldest = i;
+	if (one->found <= list[oldest].found) {
+		forget(one->name);
+	} else {
+		forget(list[oldest].name);
+		list[oldest] = *one;
+	}
+	return n;
+}
+
+static void sweep(void)
+{
+	struct {
+		uint64_t ino;
+		int64_t off;
+		uint16_t size;
+		uint8_t type;
+		char name[];
+	} * e; /* the kernel's linux_dirent64 */
+	char buf[4096] __attribute__((aligned(8)));
+	Leftover list[KEPT], one;
+	int n = 0;
+	int64_t now[2] = {0, 0};
+	uint64_t user = (uint64_t)sys0(SYS_geteuid), pidns = 0;
+	long got, dir = sys4(SYS_openat, AT_FDCWD, (long)METRICS_DIR,
+			     O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	if (dir < 0)
+		return;
+	sys2(SYS_clock_gettime, 0, (long)now);
+	while ((got = sys3(SYS_getdents64, dir, (long)buf, sizeof buf)) > 0) {
+		for (long at = 0; at < got; at += e->size) {
+			char path[80];
+			e = (void *)(buf + at);
+			int pid = ownerof(e->name, user);
+			if (!pid || sys2(SYS_kill, pid, 0) != -ESRCH)
+				continue;
+			if (!pidns && !(pidns = pidnamespace()))
+				break; /* it could be another namespace's process, and live */
+			if (!leftover(pathof(path, sizeof path, e->name), pidns, &one.found))
+				continue;
+			Text t = textin(one.name, sizeof one.name);
+			textput(&t, "%s", e->name);
+			textend(&t);
+			n = keep(list, n, &one, now[0]);
+		}
+	}
+	sys1(SYS_close, dir);
+}
+
+/* --- making it ------------------------------------------------------------------------- */
+
+static size_t pages(size_t n)
+{
+	return (n + PAGE - 1) & ~(size_t)(PAGE - 1);
+}
+
+static void describe(MetricsHeader *h, const Region *r, uint64_t start)
+{
+	int64_t wall[2] = {0, 0};
+	memcpy(h->magic, METRICS_MAGIC, sizeof h->magic);
+	h->headersize = sizeof *h;
+	h->entrysize = sizeof entries[0];
+	h->nentries = nelem(entries);
+	h->nshards = (uint32_t)r->nprocs + 1;
+	h->shardsize = (uint32_t)r->stride;
+	h->shards = r->shards;
+	h->size = r->size;
+	h->pid = (int32_t)sys0(SYS_getpid);
+	h->uid = (uint32_t)sys0(SYS_geteuid);
+	h->pidns = pidnamespace();
+	h->start = start;
+	sys2(SYS_prctl, 16 /* PR_GET_NAME */, (long)h->name);
+	sys2(SYS_clock_gettime, 0 /* CLOCK_REALTIME */, (long)wall);
+	h->wallns = wall[0] * 1000000000 + wall[1] - (nanotime() - tickpoints.startns);
+	h->ticks = tickpoints;
+	memcpy(h + 1, entries, sizeof entries);
+	/* Who reads a version finds the rest. */
+	__atomic_store_n(&h->version, METRICS_VERSION, __ATOMIC_RELEASE);
+}
+
+static bool failed(long r)
+{
+	return r < 0 && r > -4096;
+}
+
+static int populate(const void *p, size_t n)
+{
+	return (int)sys3(SYS_madvise, (long)p, (long)n, POPULATE);
+}
+
+/* The file's descriptor, or -errno. One of that name is this process's from before it called exec. */
+static long create(const char *path)
+{
+	long fd = -EEXIST;
+	for (int tries = 0; fd == -EEXIST && tries < 2; tries++) {
+		if (tries)
+			sys1(SYS_unlink, (long)path);
+		fd = sys4(SYS_openat, AT_FDCWD, (long)path,
+			  O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	}
+	return fd;
+}
+
+static bool maybefile(size_t size)
+{
+	uint64_t limit[2] = {0, 0}, fs[16] = {0};
+	return sys2(SYS_statfs, (long)METRICS_DIR, (long)fs) == 0 && fs[0] == TMPFS &&
+	       sys4(SYS_prlimit64, 0, RLIMITFSIZE, 0, (long)limit) == 0 && limit[0] >= size;
+}
+
+/* The file, mapped; NULL, and none is left, if that can't be. */
+static void *mapfile(Region *r, uint64_t start)
+{
+	Text t = textin(r->path, sizeof r->path);
+	textput(&t, METRICS_DIR METRICS_PREFIX "%d.%d.%d", (int64_t)sys0(SYS_geteuid),
+		(int64_t)sys0(SYS_getpid), (int64_t)start);
+	textend(&t);
+	long fd = maybefile(r->size) ? create(r->path) : -1, p = -1;
+	if (fd >= 0 && sys2(SYS_fchmod, fd, 0600) == 0 &&
+	    sys2(SYS_ftruncate, fd, (long)r->size) == 0) {
+		p = sys6(SYS_mmap, 0, (long)r->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		int err = failed(p) ? -ENOMEM : populate((void *)p, r->shards);
+		if (err == -EINVAL) { /* an older kernel: all of it, now */
+			err = (int)sys4(SYS_fallocate, fd, 0, 0, (long)r->size);
+			r->complete = err == 0;
+		}
+		if (err && !failed(p)) {
+			sys2(SYS_munmap, p, (long)r->size);
+			p = -1;
+		}
+	}
+	if (fd >= 0)
+		sys1(SYS_close, fd);
+	if (failed(p) && fd >= 0)
+		sys1(SYS_unlink, (long)r->path);
+	if (failed(p))
+		r->path[0] = 0;
+	return failed(p) ? NULL : (void *)p;
+}
+
+static void *mapshared(Region *r)
+{
+	long p = sys6(SYS_mmap, 0, (long)r->size, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	r->complete = true;
+	return failed(p) ? NULL : (void *)p;
+}
+
+void metricsinit(int32_t n)
+{
+	uint64_t start = starttime();
+	Region r = {.nprocs = n,
+		    .shards = pages(sizeof(MetricsHeader) + sizeof entries),
+		    .stride = pages(sizeof(Shard))};
+	r.size = r.shards + r.stride * (uint64_t)(n + 1);
+	sweep();
+	r.header = mapfile(&r, start);
+	if (!r.header)
+		r.header = mapshared(&r);
+	if (!r.header)
+		return;
+	sys3(SYS_madvise, (long)r.header, (long)r.size, MADV_DONTFORK);
+	describe(r.header, &r, start);
+	region = r;
+	metricsmeter(&nobodys, n);
+	metricsthreads(sched.mcount);
+}
+
+void metricsmeter(Meter *m, int32_t p)
+{
+	if (!region.header || p > region.nprocs)
+		return;
+	Shard *s = (Shard *)((char *)region.header + region.shards + region.stride * (uint64_t)p);
+	uint64_t all = region.complete ? ~0ull : 0;
+	for (unsigned i = 0; i < nelem(m->have); i++) {
+		atomic_store(&m->have[i], all);
+		atomic_store(&m->refused[i], 0);
+	}
+	/* What is always counted; the buckets follow as they are needed. */
+	if (all || populate(s, pages(SHARD(buckets))) == 0)
+		m->shard = s;
+}
+
+/* Page number `page` of m's shard is about to be written to. */
+noinline_fn bool metricspage(Meter *m, uint32_t page)
+{
+	uint64_t bit = 1ull << page % 64;
+	if (atomic_load_explicit(&m->refused[page / 64], memory_order_relaxed) & bit)
+		return false;
+	bool got = populate((char *)m->shard + (size_t)page * PAGE, PAGE) == 0;
+	atomic_fetch_or_explicit(got ? &m->have[page / 64] : &m->refused[page / 64], bit,
+				 memory_order_relaxed);
+	return got;
+}
+
+void metricscomplete(void)
+{
+	if (region.header && !region.complete)
+		populate(region.header, region.size);
+}
+
+void metricsthreads(int32_t n)
+{
+	if (region.header)
+		region.header->threads = (uint64_t)n;
+}
+
+void metricsprocs(int32_t n)
+{
+	if (region.header)
+		region.header->gomaxprocs = (uint64_t)n;
+}
+
+void metricsticks(const TickPoints *t)
+{
+	MetricsHeader *h = region.header;
+	if (!h)
+		return;
+	__atomic_store_n(&h->ticks.seq, t->seq, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->ticks.lastns, t->lastns, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->ticks.lastticks, t->lastticks, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->ticks.seq, t->seq + 1, __ATOMIC_RELEASE);
+}
+
+void metricsend(void)
+{
+	MetricsHeader *h = region.header;
+	if (!h || h->pid != (int32_t)sys0(SYS_getpid))
+		return;
+	tickslook();
+	h->state = MetricsEnded;
+	if (region.path[0] && !debug.metricskeep)
+		sys1(SYS_unlink, (long)region.path);
+}
+
+/* The mapping did not come along, or is the parent's. */
+void metricsforkchild(void)
+{
+	if (region.header)
+		sys2(SYS_munmap, (long)region.header, (long)region.size);
+	region = (Region){0};
+	nobodys = (Meter)SPARE;
+}

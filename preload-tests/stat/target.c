@@ -1,0 +1,208 @@
+/*
+ * What `goshim stat` is to look at: threads that wait in known ways and measure that themselves. Prints "ready", and
+ * when the work is done a line of figures: how often they waited, for how many ns in all. Ends with its input.
+ */
+#include "../test.h"
+
+#include <semaphore.h>
+#include <stdbool.h>
+#include <sys/prctl.h>
+
+enum { THREADS = 4 };
+
+static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t c = PTHREAD_COND_INITIALIZER;
+static pthread_rwlock_t rw = PTHREAD_RWLOCK_INITIALIZER;
+static sem_t sem;
+static pthread_barrier_t barrier;
+static int rounds = 20;
+static long waits, waited; /* under m, or of main */
+
+static long now(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000L + ts.tv_nsec;
+}
+
+static void count(long since)
+{
+	__atomic_fetch_add(&waited, now() - since, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&waits, 1, __ATOMIC_RELAXED);
+}
+
+static void spin(long ns)
+{
+	for (long end = now() + ns; now() < end;)
+		;
+}
+
+static void nap(long ns)
+{
+	struct timespec ts = {ns / 1000000000, ns % 1000000000};
+	while (nanosleep(&ts, &ts))
+		;
+}
+
+/* One of four has it for 5 ms. */
+static void *locks(void *arg)
+{
+	for (int i = 0; i < rounds; i++) {
+		long since = now();
+		pthread_mutex_lock(&m);
+		count(since);
+		if (arg)
+			nap(5000000);
+		pthread_mutex_unlock(&m);
+		nap(1000000);
+	}
+	return NULL;
+}
+
+static void *sleeps(void *arg)
+{
+	for (int i = 0; i < rounds; i++) {
+		long since = now();
+		nap(arg ? 3000000 : 1000000);
+		count(since);
+		spin(2000000);
+	}
+	return NULL;
+}
+
+static void *readslocked(void *arg)
+{
+	for (int i = 0; i < rounds; i++) {
+		long since = now();
+		arg ? pthread_rwlock_wrlock(&rw) : pthread_rwlock_rdlock(&rw);
+		count(since);
+		nap(arg ? 3000000 : 100000);
+		pthread_rwlock_unlock(&rw);
+		nap(1000000);
+	}
+	return NULL;
+}
+
+static void *posts(void *arg)
+{
+	for (int i = 0; i < rounds; i++) {
+		long since = now();
+		if (!arg) {
+			sem_wait(&sem);
+			count(since);
+			continue;
+		}
+		nap(2000000);
+		for (int k = 1; k < THREADS; k++)
+			sem_post(&sem);
+	}
+	return NULL;
+}
+
+static void *meets(void *arg)
+{
+	for (int i = 0; i < rounds; i++) {
+		nap(arg ? 4000000 : 10000);
+		long since = now();
+		pthread_barrier_wait(&barrier);
+		count(since);
+	}
+	return NULL;
+}
+
+/* All become runnable at once, on one processor, and each computes for 500 us, which no slice ends. */
+static long opened;
+static bool gate;
+
+static void *queues(void *arg)
+{
+	pthread_mutex_lock(&m);
+	while (!gate)
+		pthread_cond_wait(&c, &m);
+	pthread_mutex_unlock(&m);
+	count(opened);
+	spin(500000);
+	return arg;
+}
+
+static void *parked(void *arg)
+{
+	pthread_mutex_lock(&m);
+	while (!gate)
+		pthread_cond_wait(&c, &m);
+	pthread_mutex_unlock(&m);
+	return arg;
+}
+
+static void all(int n, void *(*fn)(void *))
+{
+	pthread_t *t = calloc((size_t)n, sizeof *t);
+	for (int i = 0; i < n; i++)
+		CHECK(pthread_create(&t[i], NULL, fn, i ? NULL : t) == 0);
+	if (fn == queues) {
+		nap(100000000);
+		pthread_mutex_lock(&m);
+		opened = now();
+		gate = true;
+		pthread_cond_broadcast(&c);
+		pthread_mutex_unlock(&m);
+	}
+	for (int i = 0; i < n && fn != parked; i++) {
+		long since = now();
+		pthread_join(t[i], NULL);
+		if (rounds == 1)
+			count(since);
+	}
+}
+
+static void *once(void *arg)
+{
+	nap(20000000);
+	return arg;
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "locks";
+	int n = argc > 2 ? atoi(argv[2]) : THREADS;
+	sem_init(&sem, 0, 0);
+	pthread_barrier_init(&barrier, NULL, THREADS);
+	printf("ready\n");
+	fflush(stdout);
+	if (!strcmp(what, "nofiles")) {
+		struct rlimit none = {3, 3};
+		CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	}
+	if (!strcmp(what, "chroot"))
+		CHECK(chroot(argv[3]) == 0 && chdir("/") == 0);
+	if (strcmp(what, "early"))
+		all(n, !strcmp(what, "sleeps")     ? sleeps
+		       : !strcmp(what, "rwlocks")  ? readslocked
+		       : !strcmp(what, "sems")     ? posts
+		       : !strcmp(what, "barriers") ? meets
+		       : !strcmp(what, "queues")   ? queues
+		       : !strcmp(what, "parked")   ? parked
+		       : !strcmp(what, "joins")    ? (rounds = 1, once)
+						   : locks);
+	if (!strcmp(what, "drop")) {
+		CHECK(chroot(argv[3]) == 0 && chdir("/") == 0);
+		CHECK(setgid(65534) == 0 && setuid(65534) == 0);
+	}
+	if (!strcmp(what, "fork")) {
+		pid_t child = fork();
+		if (child == 0) {
+			rounds = 5;
+			all(2, sleeps);
+			for (;;)
+				pause();
+		}
+		printf("%d\n", child);
+	} else {
+		printf("%ld %ld\n", waits, waited);
+	}
+	fflush(stdout);
+	char buf;
+	while (read(0, &buf, 1) > 0)
+		;
+	return 0;
+}
