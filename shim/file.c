@@ -7,6 +7,7 @@
  * descriptor, O_NONBLOCK set) is told to fd.h's hints.
  */
 #include "fd.h"
+#include "signal.h"
 
 #include <stdarg.h>
 #include <sys/ioctl.h>
@@ -95,8 +96,10 @@ SHIM(int, fcntl, int fd, int cmd, ...)
 	va_end(ap);
 	if (getg() && (cmd == F_SETLKW || cmd == F_OFD_SETLKW))
 		return (int)callret(lockwait(fd, cmd, arg));
-	int r = real.fcntl(fd, cmd, arg);
-
+	int r;
+	if (ownercall(fd, cmd, arg, &r))
+		return r;
+	r = real.fcntl(fd, cmd, arg);
 	if (r < 0 || !getg())
 		return r;
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)

@@ -41,6 +41,7 @@
 #include <sys/personality.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/select.h>

@@ -125,6 +125,10 @@ bool ringput(const siginfo_t *info);
 /* Gives a process-directed signal to a thread. 0; EAGAIN: there is no room for it; ESRCH: all block it. */
 int route(const siginfo_t *info);
 int sendprocess(const siginfo_t *info);
+/* Gives a descriptor's signal to the threads that own it; false: it is the process's. */
+bool routetoowner(const siginfo_t *info);
+/* It is about to be queued for a thread that blocks it: has it gone to the process, for its signalfd? */
+bool forsignalfd(const siginfo_t *info);
 /* The tid that the timer with the kernel's number `id` signals; 0: the process; one that no
  * thread has: the timer is deleted. */
 uint32_t timertarget(int id);

@@ -159,6 +159,8 @@ static int sendto_thread(Thread *th, int sig, const siginfo_t *info)
 	sigcounter(sig);
 	if (sigs.act[sig].sa_handler == SIG_IGN && !(th->mask & BIT(sig)))
 		return 0;
+	if ((th->mask & ~atomic_load(&th->waitset) & BIT(sig)) && forsignalfd(info))
+		return 0;
 	int r = post(th, info);
 	bool restart;
 	if (th == curthread() && !(th->mask & BIT(sig)))

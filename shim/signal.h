@@ -26,6 +26,9 @@ void sigmaskswap(const sigset_t *set, sigset_t *old);
 int sigtake(const sigset_t *set, siginfo_t *info);
 void sigtakedone(void);
 
+/* fcntl of the owner of a descriptor's signals, if it is for us to do: then *r is the result. */
+bool ownercall(int fd, int cmd, void *arg, int *r);
+
 /* A signal has been taken, perhaps a timer's. SIGSAFE. */
 void notetimer(const siginfo_t *info);
 

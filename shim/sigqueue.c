@@ -178,6 +178,8 @@ int route(const siginfo_t *info)
 			queue(th, info, false, tid);
 		return 0;
 	}
+	if (routetoowner(info))
+		return 0;
 	int r;
 	do {
 		c.th = NULL;
