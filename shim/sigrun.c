@@ -249,6 +249,9 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 	errno = err;
 }
 
+/* Signals for which the kernel has had our handler: a fork child has to undo no others. */
+static _Atomic uint64_t ourssince;
+
 /* Installs what the kernel needs to know of the program's action for sig. */
 int install(int sig, const struct sigaction *sa)
 {
@@ -257,6 +260,7 @@ int install(int sig, const struct sigaction *sa)
 		    ((BIT(sig) & TRACEDSIGS) && h == SIG_DFL);
 	if (!ours)
 		return real.sigaction(sig, sa, NULL);
+	atomic_fetch_or(&ourssince, BIT(sig));
 	struct sigaction k = {.sa_sigaction = sighandler};
 	sigfillset(&k.sa_mask);
 	k.sa_flags =
@@ -303,8 +307,9 @@ void signalsadopt(Thread *th, uint64_t process)
 
 void signalsundo(void)
 {
+	uint64_t bits = atomic_exchange(&ourssince, 0);
 	for (int s = 1; s <= NSIGS; s++)
-		if (!(BIT(s) & NEVERMASKED))
+		if (BIT(s) & bits)
 			real.sigaction(s, &sigs.act[s], NULL);
 }
 
