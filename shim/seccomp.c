@@ -116,7 +116,8 @@ long seccomp(const long *a)
 	if (last)
 		lastms(atomic_load(&nthreads));
 	long r = sys3(SYS_seccomp, a[0], a[1], a[2]);
-	if (r == 0) /* what the filter needs of the caller all have with it */
+	/* What the filter needs of the caller all have with it. (Else a positive result is a thread.) */
+	if (r == 0 || (r > 0 && a[1] & SECCOMP_FILTER_FLAG_NEW_LISTENER))
 		unpin(PinPrivs);
 	else if (last)
 		lastms(0);

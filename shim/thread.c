@@ -378,7 +378,7 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	if (!w->stackaddr)
 		oldstack(s);
 	blockput(block);
-	return -err;
+	return err == -ENOMEM ? EAGAIN : -err;
 }
 
 SHIM(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *),
@@ -390,7 +390,9 @@ SHIM(int, pthread_create, pthread_t *t, const pthread_attr_t *attr, void *(*star
 	Wish w;
 	trim(); /* also for those that end detached */
 	int r = readattr(attr, &w);
-	return r ? r : create(t, &w, start, arg, __builtin_return_address(0));
+	if (r)
+		return r == ENOMEM ? EAGAIN : r; /* as libc's own */
+	return create(t, &w, start, arg, __builtin_return_address(0));
 }
 
 SHIM(int, thrd_create, thrd_t *t, thrd_start_t start, void *arg)
