@@ -42,6 +42,13 @@ static int learnsocket(int fd)
 	return getopt_int(fd, SO_TYPE) == SOCK_SEQPACKET ? FdStream : FdSocket;
 }
 
+static bool terminal(int fd)
+{
+	struct termios t;
+
+	return sysnow(SYS_ioctl, fd, TCGETS, &t) == 0;
+}
+
 int fdkind(int fd)
 {
 	int hint = fdhint(fd);
@@ -57,7 +64,7 @@ int fdkind(int fd)
 		 !(st.st_mode & S_IFMT)) /* eventfds and the like have no type */
 		hint = FdStream;
 	else
-		hint = FdFile;
+		hint = S_ISCHR(st.st_mode) && terminal(fd) ? FdTerminal : FdFile;
 	fdsethint(fd, hint);
 	return hint;
 }

@@ -18,13 +18,13 @@
 
 enum {
 	FdUnknown, /* ask fstat */
-	/* Only the program's own call will do: regular files and the like, always ready; and terminals,
-	 * where poll does not tell when read returns (VMIN, VTIME). */
+	/* Only the program's own call will do: regular files and the like, always ready. */
 	FdFile,
-	FdStream, /* RWF_NOWAIT works */
-	FdSocket, /* MSG_DONTWAIT works, and read is recv */
-	FdReads,  /* RWF_NOWAIT works for reading only (eventfd); poll before writing */
-	FdPolled, /* neither works: poll first */
+	FdStream,   /* RWF_NOWAIT works */
+	FdSocket,   /* MSG_DONTWAIT works, and read is recv */
+	FdReads,    /* RWF_NOWAIT works for reading only (eventfd); poll before writing */
+	FdPolled,   /* neither works: poll first */
+	FdTerminal, /* the program's own call: poll does not tell when read returns (VMIN, VTIME) */
 	FdKind = 7,
 	FdNonblock = 8, /* fcntl said O_NONBLOCK */
 };

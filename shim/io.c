@@ -320,6 +320,7 @@ static void rwop(Op *op, const struct iovec *v, long n, long flags)
 	switch (fdkind(op->fd)) {
 	case FdFile: op->trynr = TryFile; return;
 	case FdPolled: op->trynr = TryPoll; return;
+	case FdTerminal: return;
 	case FdSocket:
 		if (flags || (in && fdhaslowat(op->fd)))
 			return;

@@ -20,6 +20,7 @@ static Op sockop(int mode, long nr, int fd, long a1, long a2, int flagat, long f
 	op.a[flagat] = flags;
 	memcpy(op.t, op.a, sizeof op.t);
 	op.t[flagat] |= MSG_DONTWAIT;
+	fdkind(fd); /* an inherited one may have limits that no setsockopt of ours has set */
 	op.nowait = flags & (mode == PollRead ? NeverWaits : MSG_DONTWAIT);
 	if (mode == PollRead && (fdhint(fd) & FdNonblock || fdhaslowat(fd)))
 		op.trynr = TryNever;
@@ -232,6 +233,7 @@ SHIM(int, connect, int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 {
 	if (!getg())
 		return real.connect(fd, addr, len);
+	fdkind(fd);
 	int how = fddeadline(fd, PollWrite) == FOREVER ? Restarts | Cancels : Cancels;
 
 	if (fdhint(fd) & FdNonblock)
@@ -241,7 +243,7 @@ SHIM(int, connect, int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 
 static bool alwaysready(int fd)
 {
-	return fdkind(fd) == FdFile;
+	return fdkind(fd) == FdFile || fdkind(fd) == FdTerminal;
 }
 
 SHIM(ssize_t, sendfile, int out, int in, off_t *offset, size_t n)
