@@ -331,14 +331,18 @@ def suite_debug():
 
 
 def suite_soak():
-    """a crowd on each kind of object for ten seconds; a storm of forks for twenty; twenty rounds of the demo's load"""
+    """a crowd on each kind of object for ten seconds; storms of forks and of signals for twenty; a million preemptions; twenty rounds of the demo's load"""
     need_release()
     have("memcached")
     total = counted(["preload-tests/run", "build", "--only", "^soak_(objects|threads)$", "--mode", "p8", "--mode", "storm8",
                      "--timeout", "400"], 900, {"GOSHIM_TEST_SECONDS": "10"})
-    storm = counted(["preload-tests/run", "build", "--only", "^fork_storm$", "--mode", "plain", "--mode", "storm", "--timeout",
-                     "100"], 300, {"GOSHIM_TEST_SECONDS": "20"})
-    total = [a + b for a, b in zip(total, storm)]
+    storms = counted(["preload-tests/run", "build", "--only", "^(fork|signal)_storm$", "--mode", "plain", "--mode", "pN",
+                      "--mode", "storm", "--timeout", "100"], 600, {"GOSHIM_TEST_SECONDS": "20"})
+    total = [a + b for a, b in zip(total, storms)]
+    # Some million preemptions, with checks in every goroutine.
+    registers = counted(["preload-tests/run", "build", "--only", "^preempt_registers$", "--mode", "storm", "--timeout", "1200"],
+                        1300, {"GOSHIM_TEST_SECONDS": "300"})
+    total = [a + b for a, b in zip(total, registers)]
     status, _ = run(["tools/demo", "--no-install", "--rounds", "20", "--seconds", "10"], 900)
     return [a + b for a, b in zip(total, one(status == 0))]
 
