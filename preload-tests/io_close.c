@@ -6,6 +6,7 @@
 #include "test.h"
 
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 static int fds[2], pairs[20][2], go;
@@ -57,10 +58,78 @@ static void close_others_by_closefrom(int highest)
 	closefrom(highest + 1);
 }
 
+/* By instructions that no library sees. */
+static long inline_call(long nr, long a, long b, long c)
+{
+	long r;
+
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c)
+			 : "rcx", "r11", "memory");
+	return r;
+}
+
+static void close_others_inline(int highest)
+{
+	for (int fd = highest + 1; fd < 5000; fd++)
+		inline_call(SYS_close, fd, 0, 0);
+}
+
+static void close_others_by_close_range_inline(int highest)
+{
+	inline_call(SYS_close_range, highest + 1, ~0u, 0);
+}
+
+static void close_others_by_syscall(int highest)
+{
+	for (int fd = highest + 1; fd < 5000; fd++)
+		syscall(SYS_close, fd);
+}
+
+/* Other files take all numbers there are. */
+static void replace_others(int highest, int by, int unseen)
+{
+	for (int fd = highest + 1; fd < 3000; fd++) {
+		if (fd == by)
+			continue;
+		if (unseen)
+			inline_call(SYS_dup2, by, fd, 0);
+		else
+			dup2(by, fd);
+	}
+	close_range(highest + 1, by > highest + 1 ? by - 1 : highest + 1, 0);
+	close_range(by, ~0u, 0);
+}
+
+static void replace_others_by_dup2(int highest)
+{
+	replace_others(highest, open("/dev/null", O_RDWR), 0);
+}
+
+static void replace_others_inline(int highest)
+{
+	replace_others(highest, open("/dev/null", O_RDWR), 1);
+}
+
+static void replace_others_by_eventfds_inline(int highest)
+{
+	replace_others(highest, eventfd(0, 0), 1);
+}
+
 static void everything_else(void)
 {
-	static void (*const ways[])(int) = {close_others_by_close, close_others_by_close_range,
-					    close_others_by_closefrom};
+	static void (*const ways[])(int) = {
+	    close_others_by_close,
+	    close_others_by_close_range,
+	    close_others_by_closefrom,
+	    close_others_by_syscall,
+	    close_others_inline,
+	    close_others_by_close_range_inline,
+	    replace_others_by_dup2,
+	    replace_others_inline,
+	    replace_others_by_eventfds_inline,
+	};
 
 	for (unsigned w = 0; w < COUNT(ways); w++) {
 		pthread_t t[COUNT(pairs)];
@@ -200,7 +269,10 @@ static const struct test_case cases[] = {
 int main(int argc, char **argv)
 {
 	/* No watchdog's pipe: this test closes what it does not know. */
+	struct rlimit many = {4096, 4096};
+
 	if (!getenv("GOSHIM_TEST_MODE"))
 		setenv("GOSHIM_TEST_MODE", "plain", 1);
+	setrlimit(RLIMIT_NOFILE, &many);
 	return test_run(argc, argv, cases, COUNT(cases));
 }
