@@ -282,6 +282,75 @@ static void atexit_handlers_with_threads(void)
 	CHECK_EQ(in_child(exit_with_handlers), 23 << 8);
 }
 
+/* Those of the last thread's exit() run with signals open. */
+static volatile int raised;
+
+static void on_usr1(int sig)
+{
+	(void)sig;
+	raised++;
+}
+
+static void handler_raises(void)
+{
+	raise(SIGUSR1);
+	pthread_kill(pthread_self(), SIGUSR1);
+	_exit(raised == 2 ? 24 : 1);
+}
+
+static int last_with_handlers(void)
+{
+	signal(SIGUSR1, on_usr1);
+	atexit(handler_raises);
+	spawn(end_late, NULL);
+	pthread_exit(NULL);
+}
+
+static void atexit_handlers_of_the_last(void)
+{
+	CHECK_EQ(in_child(last_with_handlers), 24 << 8);
+}
+
+/* A timer's thread is one of the process: this lasts until it calls exit. */
+static void third_tick(union sigval value)
+{
+	static _Atomic int ticks;
+
+	(void)value;
+	if (++ticks == 3)
+		exit(25);
+}
+
+static void start_ticking(void)
+{
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = third_tick};
+	struct itimerspec its = {{0, 10000000}, {0, 10000000}};
+	timer_t timer;
+
+	REQUIRE(timer_create(CLOCK_MONOTONIC, &ev, &timer) == 0);
+	REQUIRE(timer_settime(timer, 0, &its, NULL) == 0);
+}
+
+static int main_leaves_a_timer(void)
+{
+	start_ticking();
+	pthread_exit(NULL);
+}
+
+static int threads_leave_a_timer(void)
+{
+	join(spawn(end_late, NULL));
+	start_ticking();
+	spawn(end_late, NULL);
+	pthread_exit(NULL);
+}
+
+static void main_ends_and_a_timer_ticks(void)
+{
+	CHECK_EQ(in_child(main_leaves_a_timer), 25 << 8);
+	CHECK_EQ(in_child(threads_leave_a_timer), 25 << 8);
+}
+
 /* What stdio holds is written out by exit from a thread, and not by _exit. */
 static void *print_and_exit(void *arg)
 {
@@ -358,6 +427,8 @@ static const struct test_case cases[] = {
     {"main_returns", main_returns},
     {"main_ends_by_pthread_exit", main_ends_by_pthread_exit},
     {"atexit_handlers_with_threads", atexit_handlers_with_threads},
+    {"atexit_handlers_of_the_last", atexit_handlers_of_the_last},
+    {"main_ends_and_a_timer_ticks", main_ends_and_a_timer_ticks},
     {"stdio_is_flushed", stdio_is_flushed},
     {"killed_from_outside", killed_from_outside},
 };

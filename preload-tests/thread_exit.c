@@ -5,6 +5,14 @@
  */
 #include "test.h"
 
+#include <dlfcn.h>
+#include <locale.h>
+#include <netdb.h>
+#include <resolv.h>
+
+int __cxa_thread_atexit_impl(void (*fn)(void *), void *arg, void *dso);
+extern void *__dso_handle;
+
 static char order[16];
 static int steps;
 
@@ -71,9 +79,59 @@ static void handlers_then_keys(void)
 	pthread_key_delete(key);
 }
 
+/* What functions of libc's keep for a thread is not met by the next one, which may have the same memory. */
+static pthread_key_t left_key;
+static int left_run;
+
+static void of_left(void *arg)
+{
+	(void)arg;
+	left_run++;
+}
+
+/* After those of thread_local variables: this one comes too late, and is never run. */
+static void leave_destructor(void *arg)
+{
+	__cxa_thread_atexit_impl(of_left, arg, &__dso_handle);
+}
+
+static void *leave(void *arg)
+{
+	pthread_setspecific(left_key, arg);
+	CHECK(dlopen("/nonexistent.so", RTLD_NOW) == NULL);
+	CHECK_EQ(res_init(), 0);
+	_res.options |= RES_DEBUG;
+	errno = E2BIG;
+	h_errno = TRY_AGAIN;
+	uselocale(newlocale(LC_ALL_MASK, "C", NULL));
+	return NULL;
+}
+
+static void *find_nothing(void *arg)
+{
+	CHECK_EQ(errno, 0);
+	CHECK(dlerror() == NULL);
+	CHECK_EQ(_res.options, 0);
+	CHECK_EQ(h_errno, 0);
+	CHECK(uselocale(NULL) == LC_GLOBAL_LOCALE);
+	return arg;
+}
+
+static void nothing_is_left(void)
+{
+	REQUIRE_OK(pthread_key_create(&left_key, leave_destructor));
+	for (int i = 0; i < 20; i++) {
+		join(spawn(leave, &left_key));
+		join(spawn(find_nothing, NULL));
+	}
+	CHECK_EQ(left_run, 0);
+	pthread_key_delete(left_key);
+}
+
 static const struct test_case cases[] = {
     {"from_deep_in_the_stack", from_deep_in_the_stack},
     {"handlers_then_keys", handlers_then_keys},
+    {"nothing_is_left", nothing_is_left},
 };
 
 TEST_MAIN(cases)

@@ -91,12 +91,13 @@ SHIM(int, pthread_cancel, pthread_t t)
 		return real.pthread_cancel(t);
 	if (atomic_load(&th->state) & ThreadExited)
 		return 0;
-	if (th != curthread() && cancelnative(th))
+	bool self = th->block == selfblock(); /* also in a fork child, which is no goroutine */
+	if (!self && cancelnative(th))
 		return 0;
 	int old = atomic_fetch_or(word(th->block), CancelCanceling | CancelCanceled);
-	if (th == curthread()) {
+	if (self) {
 		if (wanted(old | CancelCanceled) && (old & CancelAsync))
-			testcancel();
+			cancelself();
 		return 0;
 	}
 	G *gp = th->gp;

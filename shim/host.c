@@ -226,6 +226,11 @@ static void *starthread(void *p)
 	return NULL;
 }
 
+bool runtimesthread(void *start)
+{
+	return start == (void *)starthread;
+}
+
 /* A real pthread on a stack of the runtime, detached; libc knows it, and so
  * that the process has threads. */
 static int newthread(void (*fn)(void *), void *arg, uintptr_t *lo, uintptr_t *hi)
@@ -288,7 +293,7 @@ static void templatebody(void *arg)
 {
 	(void)arg;
 	uintptr_t lo, hi;
-	tlsprobemalloc();
+	tlsprobethread();
 	template.block = selfblock();
 	template.tid = (int)sys0(SYS_gettid);
 	sys2(SYS_rt_sigpending, (long)&template.pending, 8);

@@ -297,7 +297,7 @@ static int wrappedmain(int argc, char **argv, char **envp)
 		__pthread_register_cancel(&buf);
 		exit(programmain(argc, argv, envp));
 	}
-	threadend(mainthread.result);
+	mainend();
 }
 
 SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char **argv,

@@ -91,7 +91,7 @@ bool rawcall(long nr, long *a, long *r)
 		sys1(nr, a[0]);
 		*r = selftid();
 		return true;
-	case SYS_exit: threadvanish();
+	case SYS_exit: threadvanish((int)a[0]);
 	}
 	if (!pincall(nr, a, r))
 		return false;

@@ -44,7 +44,8 @@ void unwire(void);
 
 /* The kernel threads that the runtime made, and main's. */
 void eachkernelthread(void (*fn)(int tid));
-bool unbornthreads(void); /* some are being made, and not among those yet */
+bool runtimesthread(void *start); /* does what libc has made begin so? */
+bool unbornthreads(void);         /* some are being made, and not among those yet */
 /* One that is as the process was at the start: nothing sets anything for it alone. */
 int cleanthread(void);
 /* All of the process, some perhaps more than once. False: there is no telling that these were all. */

@@ -316,9 +316,8 @@ bool sigclose(Thread *th)
 void sigthreadexit(Thread *th)
 {
 	Section l = siglock();
-	bool sync = maskcount_locked(th->counted, 0);
 	sigs.nlive--;
-	sync |= wantmask_locked() != atomic_load(&sigs.sysmonmask);
+	bool sync = maskcount_locked(th->counted, 0);
 	sigunlock(l);
 	siginfo_t left;
 	while (takeleft(th, &left))

@@ -1,8 +1,7 @@
 /*
  * thread.c - threads: a pthread is a goroutine with a record and a block.
  *
- * A thread's end is in three parts. On its own stack: destructors, in glibc's
- * order (C++ thread_local, then keys). On g0, when neither stack nor block is
+ * A thread's end is in three parts. On its own stack: destructors (end.c). On g0, when neither stack nor block is
  * in use any more (threaddone): its stack goes back, joiners wake, because
  * POSIX lets the joiner free a stack it gave. By the joiner, or at once if
  * detached: the block, which is what pthread_t names.
@@ -102,6 +101,7 @@ void threadforkchild(Thread *self)
 	threads.head = NULL;
 	atomic_store(&joinlock, 0);
 	atomic_store(&nthreads, 1);
+	endforkchild();
 	if (!self) {
 		memset(&mainthread, 0, sizeof mainthread);
 		return;
@@ -116,7 +116,7 @@ void threadforkchild(Thread *self)
 	self->wired = 0;
 }
 
-/* --- the end ---------------------------------------------------------------------- */
+/* --- the record's end ---------------------------------------------------------------- */
 
 /* On g0 or by the joiner: nobody refers to the record any more. */
 static void threadfree(Thread *th)
@@ -140,73 +140,11 @@ static void threaddone(void *arg)
 		semaready(&th->state, 1, NULL, NULL, NULL, 0);
 }
 
-static void calldestructors(void)
+noreturn_fn void threadgone(Thread *th)
 {
-	static void (*calltlsdtors)(void);
-	if (!calltlsdtors)
-		calltlsdtors = libcsym("__call_tls_dtors", "GLIBC_PRIVATE");
-	if (calltlsdtors)
-		calltlsdtors();
-	tsdexit();
-}
-
-noreturn_fn void threadvanish(void)
-{
-	Thread *th = curthread();
-	while (!sigclose(th))
-		sigdeliver(true);
-	if (th->wired)
-		robustexit();
-	if (atomic_fetch_sub(&nthreads, 1) == 1)
-		for (;;)
-			sys1(SYS_exit_group, 0);
 	sigthreadexit(th);
 	threadunlink(th);
 	goexit(threaddone, th);
-}
-
-static noreturn_fn void threadexit(void *result)
-{
-	Thread *th = curthread();
-	th->result = result;
-	/* What was sent to it is handled by it: natively it would have been by now. */
-	if (sigpendingopen())
-		sigdeliver(true);
-	calldestructors();
-	if (th->wired)
-		robustexit();
-	while (!sigclose(th))
-		sigdeliver(true);
-	if (atomic_fetch_sub(&nthreads, 1) == 1)
-		exit(0); /* the last one, after main's pthread_exit */
-	sigthreadexit(th);
-	threadunlink(th);
-	goexit(threaddone, th);
-}
-
-/*
- * The calling thread has unwound, or returned: of a goroutine the end; of the
- * process's only thread, before the start or in a fork child, the process's.
- */
-noreturn_fn void threadend(void *result)
-{
-	if (getg())
-		threadexit(result);
-	calldestructors();
-	exit(0);
-}
-
-SHIM(void, pthread_exit, void *result)
-{
-	Thread *th = threadof((pthread_t)selfblock());
-	if (th)
-		th->result = result;
-	real.pthread_exit(result); /* unwinds to threadmain or to main's wrapper */
-}
-
-SHIM(void, thrd_exit, int result)
-{
-	shim_pthread_exit((void *)(intptr_t)result);
 }
 
 /* Its attributes could not be had: pthread_create fails, and it has never been. */
@@ -214,10 +152,8 @@ static noreturn_fn void threadstillborn(Thread *th)
 {
 	th->exiting = true;
 	atomic_store(&th->state, ThreadDetached);
-	sigthreadexit(th);
-	threadunlink(th);
 	atomic_fetch_sub(&nthreads, 1);
-	goexit(threaddone, th);
+	threadgone(th);
 }
 
 /* First function of a thread, on its stack and block. */

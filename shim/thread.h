@@ -94,10 +94,14 @@ Thread *threadwithtid(uint32_t tid); /* the live one, or NULL */
 void threadforkchild(Thread *self);
 /* Main's name is the process's. */
 void nameprocess(const char *name);
-/* What ends a thread whichever way: destructors, then goexit. */
+/* end.c: the calling thread has unwound, or returned: destructors, then threadgone, or the end of the
+ * process; the same for main that has unwound; and for one that ends by the system call: no destructor runs. */
 noreturn_fn void threadend(void *result);
-/* The same for one that ends by the system call: no destructor runs. Not main's alone. */
-noreturn_fn void threadvanish(void);
+noreturn_fn void mainend(void);
+noreturn_fn void threadvanish(int code);
+void endforkchild(void);
+/* The caller, whose record this is, is nobody's any more: its goroutine ends. */
+noreturn_fn void threadgone(Thread *th);
 extern _Atomic int nthreads; /* live goroutines that are threads of the program */
 
 /* Has the caller this of the process's (CLONE_FILES, CLONE_SIGHAND)? Not so the children that

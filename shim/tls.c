@@ -38,14 +38,11 @@ enum {
 	TCB_FEATURE1 = 0x48,
 	TCB_HEADERSIZE = 0x2c0,
 	CANCELSIZE = 8,
+	WORDS = nelem(tls.mallocword),
 	KEYS1ST = 32,
 	TIDMIN = 1 << 23,
 	TIDMAX = 1 << 29,
 };
-
-typedef struct ListLink {
-	struct ListLink *next, *prev;
-} ListLink;
 
 /* libc_private: _dl_allocate_tls(mem) makes a DTV and the image for block mem. */
 static void *(*dlallocatetls)(void *);
@@ -96,7 +93,7 @@ size_t tlsstaticsize(void)
 
 static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 {
-	uint32_t seltid, rtld_user, listoff;
+	uint32_t seltid, rtld_user, rtld_used, listoff;
 	dlallocatetls = libcsym("_dl_allocate_tls", "GLIBC_PRIVATE");
 	dlallocatetlsinit = libcsym("_dl_allocate_tls_init", "GLIBC_PRIVATE");
 	dlgetstaticinfo = libcsym("_dl_get_tls_static_info", "GLIBC_PRIVATE");
@@ -109,6 +106,8 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 	    !dboffset("_thread_db_pthread_list", &listoff) ||
 	    !dboffset("_thread_db_pthread_cancelhandling", &tls.cancelhandling) ||
 	    !dboffset("_thread_db_pthread_specific", &tls.specific) ||
+	    !dboffset("_thread_db_pthread_start_routine", &tls.start) ||
+	    !dboffset("_thread_db_rtld_global__dl_stack_used", &rtld_used) ||
 	    !dboffset("_thread_db_rtld_global__dl_stack_user", &rtld_user))
 		return "descriptors of struct pthread";
 	tls.size = *size;
@@ -172,6 +171,7 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 	/* _dl_stack_user, _dl_stack_cache, two words, the lock. */
 	ListLink *user = (ListLink *)(rtld + rtld_user), *cache = user + 1;
 	tls.stackuser = user;
+	tls.stackused = (ListLink *)(rtld + rtld_used);
 	tls.stacklock = (int *)((char *)(cache + 1) + 16);
 	ListLink *mine = (ListLink *)(self + tls.list);
 	if (user->next->prev != user || user->prev->next != user || cache->next->prev != cache ||
@@ -188,28 +188,46 @@ static const char *probe(void *block, uintptr_t stackaddr, size_t stacksize)
 	return NULL;
 }
 
+/* The words of libc's segment that differ from what they were. */
+static int changedwords(const uint64_t *before, size_t n, uint16_t *word)
+{
+	const char *seg = (char *)selfblock() + tls.libctls;
+	int found = 0;
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(seg + i * 8, &before[i], 8) && found < WORDS)
+			word[found++] = (uint16_t)(i * 8);
+	return found;
+}
+
+static void nodtor(void *arg)
+{
+	(void)arg;
+}
+
+extern int __cxa_thread_atexit_impl(void (*fn)(void *), void *arg, void *dso);
+extern void *__dso_handle;
+
 /*
- * Finds the words of libc's segment where malloc keeps a thread's cache: those
- * that a first malloc sets.
+ * Finds the words of libc's segment where malloc keeps a thread's cache, those that a first malloc sets; and those
+ * that a first destructor of a thread_local variable does.
  */
-void tlsprobemalloc(void)
+void tlsprobethread(void)
 {
 	enum { MAX = 4096 / 8 };
 	uint64_t before[MAX];
 	char *seg = (char *)selfblock() + tls.libctls;
 	size_t n = tls.libctlssize / 8;
-	if (n > MAX)
+	void (*calldtors)(void) = libcsym("__call_tls_dtors", "GLIBC_PRIVATE");
+	if (n > MAX || !calldtors)
 		return; /* probe will not like it either */
 	memcpy(before, seg, n * 8);
 	void *volatile p = malloc(24); /* or the compiler leaves both calls out */
 	free(p);
-	tls.nmallocwords = 0;
-	for (size_t i = 0; i < n; i++) {
-		uint64_t now;
-		memcpy(&now, seg + i * 8, 8);
-		if (now != before[i] && tls.nmallocwords < (int)nelem(tls.mallocword))
-			tls.mallocword[tls.nmallocwords++] = (uint16_t)(i * 8);
-	}
+	tls.nmallocwords = changedwords(before, n, tls.mallocword);
+	memcpy(before, seg, n * 8);
+	__cxa_thread_atexit_impl(nodtor, NULL, &__dso_handle);
+	tls.ndtorwords = changedwords(before, n, tls.dtorword);
+	calldtors();
 }
 
 void tlsprobelibc(void)
@@ -226,7 +244,7 @@ void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize)
 
 /* --- the list of stacks, under glibc's own lock --------------------------------- */
 
-static void stacklock(void)
+void stackslock(void)
 {
 	_Atomic int *l = (_Atomic int *)tls.stacklock;
 	int zero = 0;
@@ -239,7 +257,7 @@ static void stacklock(void)
 	}
 }
 
-static void stackunlock(void)
+void stacksunlock(void)
 {
 	_Atomic int *l = (_Atomic int *)tls.stacklock;
 	if (atomic_exchange(l, 0) == 2)
@@ -249,12 +267,12 @@ static void stackunlock(void)
 static void linkblock(void *block)
 {
 	ListLink *user = tls.stackuser, *l = &TLSFIELD(block, ListLink, tls.list);
-	stacklock();
+	stackslock();
 	l->next = user->next;
 	l->prev = user;
 	user->next->prev = l;
 	user->next = l;
-	stackunlock();
+	stacksunlock();
 }
 
 /* --- the arena and the pool --------------------------------------------------------- */
@@ -494,7 +512,11 @@ static bool blockreimage(void *block)
 	blockclear(block);
 	memset(dtv, 0, (dtv[-1].counter + 1) * sizeof *dtv);
 	bool ok = dlallocatetlsinit(block, true) != NULL;
-	memcpy((char *)block + tls.libctls, save, tls.libctlssize);
+	char *seg = (char *)block + tls.libctls;
+	memcpy(seg, save, tls.libctlssize);
+	/* One that the last thread's keys have left there at its end is nobody's, as natively. */
+	for (int i = 0; i < tls.ndtorwords; i++)
+		TLSFIELD(seg, void *, tls.dtorword[i]) = NULL;
 	return ok;
 }
 
@@ -589,10 +611,10 @@ void blocktrim(void)
 			break;
 		ListLink *l = &TLSFIELD(block, ListLink, tls.list);
 		if (blocktail(block)->generation == arena.generation + 1) {
-			stacklock();
+			stackslock();
 			l->next->prev = l->prev;
 			l->prev->next = l->next;
-			stackunlock();
+			stacksunlock();
 		}
 		blockclear(block);
 		free(TLSFIELD(block, DtvEntry *, TCB_DTV) - 1);

@@ -6,22 +6,29 @@
 
 #include "shim.h"
 
+typedef struct ListLink {
+	struct ListLink *next, *prev;
+} ListLink;
+
 /* Offsets in glibc's struct pthread (the block), found at start by tlsprobe. */
 typedef struct TlsLayout {
 	bool ok;
 	const char *misfit; /* what did not match, when !ok */
 	uint32_t size;      /* of struct pthread */
 	uint32_t tid, list, robusthead, cleanup, cleanupjmp, cancelhandling, flags, specific1st,
-	    specific, specificused, userstack, stackblock, ceilings, res;
+	    specific, specificused, userstack, stackblock, ceilings, res, start;
 	ptrdiff_t resp;    /* __resp, from the block */
 	ptrdiff_t libctls; /* libc's own TLS segment, from the block */
 	size_t libctlssize;
-	uint16_t mallocword[8]; /* places in libc's segment that malloc sets */
+	uint16_t mallocword[8]; /* places in libc's segment that malloc sets, */
 	int nmallocwords;
+	uint16_t dtorword[8]; /* and those that belong to destructors of thread_local variables */
+	int ndtorwords;
 	ptrdiff_t rseq; /* where libc has it, registered or not; 0: nowhere */
 	size_t statictls, align;
-	void *stackuser; /* list head _dl_stack_user */
-	int *stacklock;  /* its lock */
+	/* libc's lists of threads whose stack it was given and made, and their lock. */
+	struct ListLink *stackuser, *stackused;
+	int *stacklock;
 } TlsLayout;
 extern TlsLayout tls;
 
@@ -62,7 +69,7 @@ static inline int selfcancelword(void)
  * thread: its block, and the stack it was given. Sets tls.ok.
  */
 void tlsprobelibc(void);
-void tlsprobemalloc(void);
+void tlsprobethread(void);
 void tlsprobe(void *realblock, uintptr_t stackaddr, size_t stacksize);
 
 /* Bytes of static TLS in a thread's stack, also before tlsprobe. */
@@ -98,6 +105,9 @@ void blockforkchild(void);
  * its thread, and the kernel's, as libc's own fork does. */
 bool blockknown(void);
 void blockadopt(void);
+/* Around a look at libc's lists of threads. May park. */
+void stackslock(void);
+void stacksunlock(void);
 /* tids for goroutines: beyond the kernel's (2^22), within futexes' 30 bits. */
 uint32_t tidalloc(void);
 
