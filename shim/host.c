@@ -5,7 +5,7 @@
  * The scheduler starts with the first thread that the program makes. Until
  * then the process is as it would be without us. The order at the start:
  * a real thread is made (the template, from which all Ms will be made); its
- * block is compared with what tls.c knows of glibc; the calling thread becomes
+ * block is compared with what tlsprobe.c knows of glibc; the calling thread becomes
  * M0 and its code goroutine 1; the program's signal actions are taken over;
  * sysmon starts. If anything doesn't fit, the process goes on with kernel
  * threads: the objects of shim/ work for those too.

@@ -10,7 +10,7 @@ typedef struct ListLink {
 	struct ListLink *next, *prev;
 } ListLink;
 
-/* Offsets in glibc's struct pthread (the block), found at start by tlsprobe. */
+/* Offsets in glibc's struct pthread (the block), and its functions, found at start by tlsprobe.c. */
 typedef struct TlsLayout {
 	bool ok;
 	const char *misfit; /* what did not match, when !ok */
@@ -29,6 +29,10 @@ typedef struct TlsLayout {
 	/* libc's lists of threads whose stack it was given and made, and their lock. */
 	struct ListLink *stackuser, *stackused;
 	int *stacklock;
+	/* _dl_allocate_tls(mem) makes a DTV and the image for block mem; the image anew; libc's tables. */
+	void *(*allocate)(void *);
+	void *(*allocateinit)(void *, bool);
+	void (*ctypeinit)(void);
 } TlsLayout;
 extern TlsLayout tls;
 
