@@ -1,11 +1,18 @@
 /*
  * Blocking system calls made by inline assembly, which no library can interpose: threads stuck in
  * them must not keep the others from running, though there are more of them than processors, and
- * they must come back with what the kernel answered.
+ * they must come back with what the kernel answered. The same in a process that may not look at itself in /proc: it has
+ * dropped root, is in a directory of its own, or a filter refuses to open files.
  */
 #include "test.h"
 
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 static long raw(long nr, long a, long b, long c, long d, long e, long f)
 {
@@ -145,6 +152,85 @@ static void in_nanosleep(void)
 	CHECK(now_ms() - start < STUCK * 400 - 400);
 }
 
+static void *stuck_in_poll(void *arg)
+{
+	int i = (int)(intptr_t)arg;
+	struct pollfd p = {.fd = fds[i][0], .events = POLLIN};
+	long rc;
+
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
+	/* A signal for preemption may meet one that has just begun (docs/limits.md). */
+	do
+		rc = raw(SYS_poll, (long)&p, 1, -1, 0, 0, 0);
+	while (under_shim() && rc == -EINTR);
+	CHECK_EQ(rc, 1);
+	__atomic_add_fetch(&back, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void in_poll(void)
+{
+	pthread_t t[STUCK];
+
+	here = back = 0;
+	for (int i = 0; i < STUCK; i++) {
+		REQUIRE(pipe(fds[i]) == 0);
+		t[i] = spawn(stuck_in_poll, (void *)(intptr_t)i);
+	}
+	CHECK(wait_for(&here, STUCK, 20000));
+	sleep_ms(20);
+	others_go_on();
+	CHECK_EQ(back, 0);
+	for (int i = 0; i < STUCK; i++)
+		CHECK_EQ(write(fds[i][1], "p", 1), 1);
+	for (int i = 0; i < STUCK; i++) {
+		join(t[i]);
+		close(fds[i][0]);
+		close(fds[i][1]);
+	}
+}
+
+static int listener;
+
+static void *stuck_in_accept(void *arg)
+{
+	__atomic_add_fetch(&here, 1, __ATOMIC_RELEASE);
+	long fd = raw(SYS_accept4, listener, 0, 0, SOCK_CLOEXEC, 0, 0);
+
+	CHECK(fd >= 0);
+	close((int)fd);
+	__atomic_add_fetch(&back, 1, __ATOMIC_RELEASE);
+	return arg;
+}
+
+static void in_accept(void)
+{
+	struct sockaddr_un any = {.sun_family = AF_UNIX};
+	socklen_t len = sizeof any;
+	pthread_t t[STUCK];
+
+	here = back = 0;
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	REQUIRE(bind(listener, (struct sockaddr *)&any, sizeof any.sun_family) == 0); /* abstract */
+	REQUIRE(getsockname(listener, (struct sockaddr *)&any, &len) == 0);
+	REQUIRE(listen(listener, STUCK) == 0);
+	for (int i = 0; i < STUCK; i++)
+		t[i] = spawn(stuck_in_accept, NULL);
+	CHECK(wait_for(&here, STUCK, 20000));
+	sleep_ms(20);
+	others_go_on();
+	CHECK_EQ(back, 0);
+	for (int i = 0; i < STUCK; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		CHECK_EQ(connect(fd, (struct sockaddr *)&any, len), 0);
+		close(fd);
+	}
+	for (int i = 0; i < STUCK; i++)
+		join(t[i]);
+	close(listener);
+}
+
 /* main stuck, a thread lets it go. */
 static void *release_main(void *arg)
 {
@@ -234,13 +320,101 @@ static void futex_by_syscall_function(void)
 	CHECK_EQ(syscall(SYS_getpid), getpid());
 }
 
+/* --- without a look at itself --------------------------------------------------------------------------------- */
+
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+static int all_are_stuck(void)
+{
+	in_read();
+	in_futex();
+	in_poll();
+	in_accept();
+	main_in_read();
+	chain_of_reads();
+	return 0;
+}
+
+static char jail[] = "/tmp/goshim-test-XXXXXX";
+
+static void drop_root(void)
+{
+	REQUIRE(chroot(jail) == 0 && chdir("/") == 0);
+	REQUIRE(setgid(65534) == 0 && setuid(65534) == 0);
+	CHECK_EQ(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 0);
+	CHECK(open("/proc/self/stat", O_RDONLY) < 0);
+}
+
+static int dropped_at_first(void)
+{
+	drop_root();
+	return all_are_stuck();
+}
+
+static int dropped_later(void)
+{
+	join(spawn(nothing, NULL));
+	drop_root();
+	return all_are_stuck();
+}
+
+static void without_proc(void)
+{
+	if (geteuid() != 0)
+		SKIP_CASE("needs root");
+	REQUIRE(mkdtemp(jail));
+	CHECK_EQ(in_child(dropped_at_first), 0);
+	CHECK_EQ(in_child(dropped_later), 0);
+	rmdir(jail);
+}
+
+/* What a server needs no more once it runs: EPERM. */
+static int filtered(void)
+{
+	struct sock_filter f[] = {
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_open, 6, 0),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 5, 0),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setattr, 4, 0),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_getaffinity, 3, 0),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 2, 0),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_execve, 1, 0),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+	};
+	struct sock_fprog prog = {COUNT(f), f};
+
+	join(spawn(nothing, NULL));
+	REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog) != 0)
+		return 77;
+	CHECK_ERRNO(open("/proc/self/stat", O_RDONLY), EPERM);
+	return all_are_stuck();
+}
+
+static void with_a_filter(void)
+{
+	int status = in_child(filtered);
+
+	if (status == 77 << 8)
+		SKIP_CASE("no filters for all threads");
+	CHECK_EQ(status, 0);
+}
+
 static const struct test_case cases[] = {
     {"in_read", in_read},
     {"in_futex", in_futex},
     {"in_nanosleep", in_nanosleep},
+    {"in_poll", in_poll},
+    {"in_accept", in_accept},
     {"main_in_read", main_in_read},
     {"chain_of_reads", chain_of_reads},
     {"futex_by_syscall_function", futex_by_syscall_function},
+    {"without_proc", without_proc},
+    {"with_a_filter", with_a_filter},
 };
 
 TEST_MAIN(cases)
