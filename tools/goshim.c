@@ -20,6 +20,26 @@ static const Command commands[] = {
      "  --procs N          how many goroutines run at once; by default one a CPU (GOMAXPROCS)\n"
      "  --traceback LEVEL  what a fatal signal writes: none, single, all, system (GOTRACEBACK)\n",
      run, runhelp},
+    {"compare", "compare a server natively and on goroutines, under load",
+     "usage: goshim compare --load LOAD [OPTION ...] SERVER [ARGUMENT ...]\n"
+     "Runs the server natively and on goroutines in turn, a fresh one for each round, puts the same\n"
+     "load on it, and says what differs and what is noise: a table here, report.html, report.json and\n"
+     "distributions of latency (.hgrm) in a directory. The server stays in the foreground. {port}\n"
+     "in its arguments and in LOAD is a free port of each round.\n"
+     "  --load LOAD     PROTOCOL:[HOST:]PORT[/PATH][,NAME=VALUE...], every answer checked: memcached,\n"
+     "                  redis, echo (answers what it gets), http. Names: connections (100), seconds\n"
+     "                  (3), warmup (0.5), rate, threads, size, keys, set-ratio, timeout, status,\n"
+     "                  digest, tls. Or any command for sh: what it says as key=value or in JSON\n"
+     "                  (throughput, requests, p50_us, p90_us, p99_us, p999_us), else its time\n"
+     "  --rate R        of the built-in client: R requests a second at planned times, from which\n"
+     "                  their latency counts; by default as fast as they are answered\n"
+     "  --rounds N      of each mode, 1 to 100; 5\n"
+     "  --modes LIST    what is compared, the others with the first; native,goroutines\n"
+     "  --output DIR    where the report goes; goshim-compare\n"
+     "  --port PORT     for a LOAD that is a command: where the server listens. Any port otherwise\n"
+     "  --wait SECONDS  for the server to listen, 0.1 to 3600; 30\n"
+     "  --quiet         no progress on stderr\n",
+     compare, NULL},
     {"dump", "show what all goroutines of a process do",
      "usage: goshim dump [--timeout SECONDS] [--force] PID\n"
      "Writes the stacks of all goroutines of a live process to stdout. The process is not stopped.\n"

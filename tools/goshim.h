@@ -21,6 +21,9 @@ int stat_(int argc, char **argv);
 int run(int argc, char **argv);
 void runhelp(void);
 
+/* goshim_compare.c */
+int compare(int argc, char **argv);
+
 #define LIBRARY "libgoshim.so"
 
 /* What goshim SUB --help shows. */
@@ -44,7 +47,9 @@ bool takeslibrary(const char *path, Refusal *r);
 char *findprogram(const char *name, Refusal *r);
 /* The library that belongs to this command, by its absolute path. */
 const char *findlibrary(void);
-/* Adds it to LD_PRELOAD in this process's environment, behind what is there. */
-void preloadlibrary(void);
+/* Leaves it, or another build of it, out of this process's LD_PRELOAD; and puts it behind what is there. */
+void preload(bool library);
+/* Adds to this process's GOSHIM. */
+void addtosettings(const char *more);
 
 #endif

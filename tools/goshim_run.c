@@ -98,28 +98,36 @@ const char *findlibrary(void)
 	return real;
 }
 
-void preloadlibrary(void)
+void preload(bool library)
 {
-	const char *library = findlibrary(), *old = getenv("LD_PRELOAD");
+	const char *path = library ? findlibrary() : "", *old = getenv("LD_PRELOAD");
 	char *list = NULL;
 	size_t size;
-	if (strpbrk(library, " :$"))
+	if (strpbrk(path, " :$"))
 		fail("%s: LD_PRELOAD can't hold a path with a space, a colon or a dollar sign",
-		     library);
+		     path);
 	FILE *f = open_memstream(&list, &size);
+	const char *separator = "";
 	for (const char *p = old; f && p && *p;) {
 		size_t n = strcspn(p, " :"), name = n;
 		while (name && p[name - 1] != '/')
 			name--;
 		/* Of another build of it there can't be two. */
 		bool ours = n - name == strlen(LIBRARY) && !memcmp(p + name, LIBRARY, n - name);
-		if (n && !ours)
-			fprintf(f, "%.*s:", (int)n, p);
+		if (n && !ours) {
+			fprintf(f, "%s%.*s", separator, (int)n, p);
+			separator = ":";
+		}
 		p += n + (p[n] != 0);
 	}
-	if (!f || fputs(library, f) < 0 || fclose(f))
+	if (f && library)
+		fprintf(f, "%s%s", separator, path);
+	if (!f || fclose(f))
 		fail("out of memory");
-	set("LD_PRELOAD", list);
+	if (*list)
+		set("LD_PRELOAD", list);
+	else
+		unsetenv("LD_PRELOAD");
 	free(list);
 }
 
@@ -165,6 +173,16 @@ static void addsetting(const char *name, const char *value)
 			    value ? "=" : "", value ? value : "");
 	if (n + (size_t)need >= sizeof settings)
 		fail("GOSHIM and the options: more than %d characters", MAXSETTINGS);
+}
+
+void addtosettings(const char *more)
+{
+	const char *old = getenv("GOSHIM");
+	*settings = 0;
+	if (old && *old)
+		addsetting(old, NULL);
+	addsetting(more, NULL);
+	set("GOSHIM", settings);
 }
 
 static bool oneof(const char *value, const char *const *words, int n)
@@ -241,7 +259,7 @@ int run(int argc, char **argv)
 		fprintf(stderr, "goshim: %s\n", r.why);
 		return r.status;
 	}
-	preloadlibrary();
+	preload(true);
 	execve(path, argv + first, environ);
 	r.status = errno == ENOENT ? NOTFOUND : CANTRUN;
 	fprintf(stderr, "goshim: %s: %s\n", path, strerror(errno));

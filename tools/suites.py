@@ -271,10 +271,11 @@ def suite_dump():
 
 
 def suite_command():
-    """goshim CMD: programs that are run, and that are refused"""
+    """goshim CMD: programs that are run, and that are refused; goshim compare and its report"""
     exists("preload-tests/command/run", "preload-tests/command/run")
     need_release()
-    return counted(["preload-tests/command/run", "build"], 300)
+    run_, compare = (counted(["preload-tests/command/" + name, "build"], 600) for name in ("run", "compare"))
+    return [a + b for a, b in zip(run_, compare)]
 
 
 def suite_stat():

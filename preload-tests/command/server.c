@@ -1,0 +1,94 @@
+/*
+ * A server for `goshim compare` to run: a thread a connection, which answers what it gets. What else it does is its second
+ * argument.
+ *
+ *     command_server PORT [WHAT]
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char *what = "";
+static atomic_uint answers;
+
+static int is(const char *name)
+{
+	return strcmp(what, name) == 0;
+}
+
+static void *serve(void *arg)
+{
+	int fd = (int)(long)arg;
+	const char *preload = getenv("LD_PRELOAD");
+	int ours = preload && strstr(preload, "libgoshim.so");
+	char buf[4096];
+	ssize_t n;
+	while ((n = read(fd, buf, sizeof buf)) > 0) {
+		unsigned count = atomic_fetch_add(&answers, 1);
+		if (is("slow") && ours)
+			usleep(200000);
+		if (is("crash") && count > 20)
+			abort();
+		if (is("leave") && count > 20)
+			exit(3);
+		if (is("wrong") && count > 20)
+			buf[n / 2] ^= 1;
+		if (write(fd, buf, (size_t)n) != n)
+			break;
+	}
+	close(fd);
+	return NULL;
+}
+
+static int listener(int port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_port = htons((unsigned short)port),
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 128)) {
+		perror("listen");
+		exit(1);
+	}
+	return fd;
+}
+
+int main(int argc, char **argv)
+{
+	int port = argc > 1 ? atoi(argv[1]) : 0, one = 1;
+	what = argc > 2 ? argv[2] : "";
+	fprintf(stderr, "server %d '%s'\n", (int)getpid(), what);
+	if (is("exits"))
+		return 7;
+	if (is("silent"))
+		pause();
+	if (is("deaf"))
+		signal(SIGTERM, SIG_IGN);
+	if (is("bare") && getenv("LD_PRELOAD")) {
+		unsetenv("LD_PRELOAD");
+		execv("/proc/self/exe", argv);
+	}
+	if (is("forks") && fork() > 0)
+		wait(NULL); /* its child serves */
+	int fd = listener(port);
+	for (;;) {
+		pthread_t t;
+		int c = accept(fd, NULL, NULL);
+		if (c < 0)
+			return 1;
+		setsockopt(c, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		if (pthread_create(&t, NULL, serve, (void *)(long)c))
+			return 1;
+		pthread_detach(t);
+	}
+}
