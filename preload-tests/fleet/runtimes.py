@@ -52,6 +52,12 @@ def test_openmp(scratch):
     return same_output(scratch, [program], 20)
 
 
+def test_gc(scratch):
+    program = os.path.join(scratch, "threads_gc")
+    compiled(scratch, [fleet.find("gcc"), "-O2", "-pthread", "-o", program, source("threads_gc.c"), "-lgc"])
+    return "; ".join(same_output(scratch, [program] + steps, 12) for steps in ([], ["in steps"]))
+
+
 def test_cxx20(scratch):
     program = os.path.join(scratch, "threads20")
     compiled(scratch, [fleet.find("g++"), "-std=c++20", "-O2", "-pthread", "-o", program, source("threads20.cc")])
@@ -65,4 +71,4 @@ def test_rust(scratch):
 
 
 LONG = {"perl": test_perl, "ruby": test_ruby, "node": test_node, "java": test_java, "openmp": test_openmp,
-        "cxx20": test_cxx20, "rust": test_rust}
+        "cxx20": test_cxx20, "rust": test_rust, "gc": test_gc}
