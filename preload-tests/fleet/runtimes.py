@@ -64,11 +64,15 @@ def test_cxx20(scratch):
     return same_output(scratch, [program], 240, 30)
 
 
+def test_processes(scratch):
+    return same_output(scratch, [fleet.find("python3"), source("processes.py")], 100)
+
+
 def test_rust(scratch):
     program = os.path.join(scratch, "threads")
     compiled(scratch, [fleet.find("rustc"), "--edition=2021", "-O", "-o", program, source("threads.rs")])
     return same_output(scratch, [program], 150, 40)
 
 
-LONG = {"perl": test_perl, "ruby": test_ruby, "node": test_node, "java": test_java, "openmp": test_openmp,
-        "cxx20": test_cxx20, "rust": test_rust, "gc": test_gc}
+LONG = {"processes": test_processes, "perl": test_perl, "ruby": test_ruby, "node": test_node, "java": test_java,
+        "openmp": test_openmp, "cxx20": test_cxx20, "rust": test_rust, "gc": test_gc}
