@@ -128,11 +128,41 @@ static void by_a_thread(void)
 	all_ways(1);
 }
 
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+/* The thread goes on as it was, and so do the others. */
+static void *fails(void *arg)
+{
+	static char word[200 << 10];
+	char *const too_long[] = {"process_exec", word, NULL};
+	sigset_t set, old, now;
+
+	memset(word, 'x', sizeof word - 1);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, &old);
+	for (int i = 0; i < 20; i++) {
+		CHECK_ERRNO(execl("/nowhere", "nowhere", NULL), ENOENT);
+		CHECK_ERRNO(execv("/", args), EACCES);
+		CHECK_ERRNO(execv("/etc/passwd", args), EACCES);
+		CHECK_ERRNO(execvp("nowhere-at-all", args), ENOENT);
+		CHECK_ERRNO(execv(self, too_long), E2BIG);
+		CHECK_ERRNO(fexecve(-1, args, env), EINVAL);
+		CHECK_ERRNO(syscall(SYS_execve, "/nowhere", args, env), ENOENT);
+		CHECK(join(spawn(nothing, &set)) == &set);
+	}
+	pthread_sigmask(SIG_SETMASK, &old, &now);
+	CHECK(sigismember(&now, SIGUSR1) == 1 && sigismember(&now, SIGUSR2) == 0);
+	return arg;
+}
+
 static void that_fails(void)
 {
-	CHECK_ERRNO(execl("/nowhere", "nowhere", NULL), ENOENT);
-	CHECK_ERRNO(execv("/", args), EACCES);
-	CHECK_ERRNO(fexecve(-1, args, env), EINVAL);
+	fails(NULL);
+	join(spawn(fails, NULL));
 }
 
 static const struct test_case cases[] = {
