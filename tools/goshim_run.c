@@ -28,10 +28,10 @@ static const struct Key {
 	const char *name;
 	long min, max;
 	const char *const *words;
-	const char *argument, *meaning;
+	const char *allowed, *argument, *meaning;
 } keys[] = {
 #define KEY(name, min, max, words, allowed, argument, meaning) \
-	{#name, min, max, words, argument, meaning},
+	{#name, min, max, words, allowed, argument, meaning},
     SETTINGS(KEY)
 #undef KEY
 };
@@ -198,8 +198,7 @@ static void key(const struct Key *k, const char *value)
 	char what[64];
 	snprintf(what, sizeof what, "--%s", k->name);
 	if (k->words && !oneof(value, k->words, 0))
-		fail("%s '%s': want %s, %s or %s", what, value, k->words[0], k->words[1],
-		     k->words[2]);
+		fail("%s '%s': want %s", what, value, k->allowed);
 	if (!k->words && value)
 		wholenumber(what, value, k->min, k->max);
 	addsetting(k->name, value);
