@@ -380,8 +380,10 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 		int32_t n = 0;
 		if (netpollinited() && netpollanywaiters() && atomic_load(&sched.lastpoll) != 0) {
 			G *list = netpoll(0, &n);
-			if (list)
+			if (list) {
+				crowdfew();
 				return takenetlist(list, n);
+			}
 		}
 		if (mp->spinning || 2 * sched.nmspinning < sched.gomaxprocs - sched.npidle) {
 			if (!mp->spinning)
@@ -434,6 +436,7 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 			int64_t again = timesleepuntil();
 			if (again < until)
 				until = again;
+			crowdnone();
 			now = nanotime();
 			int64_t delay = until == FOREVER ? -1 : until > now ? until - now : 0;
 			G *list = netpoll(delay, &n);

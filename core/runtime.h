@@ -368,7 +368,10 @@ extern bool have_fsgsbase;
 enum { SysmonRuns, SysmonSleeps, SysmonNaps }; /* Sleeps: nobody waits for a P */
 void sysmon(void *arg);
 void wakesysmon(void);    /* if it sleeps deeply; SIGSAFE */
-void crowdmet(int32_t n); /* n waits would have been better off in the poller */
+/* What a wait met (syscall.c): its P idle, other work, or that n would have been better off in the poller. */
+void crowdnone(void);
+void crowdfew(void);
+void crowdmet(int32_t n);
 static inline void sysmonneeded(void)
 {
 	if (unlikely(atomic_load_explicit(&sched.sysmonwait, memory_order_relaxed) == SysmonSleeps))

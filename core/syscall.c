@@ -233,6 +233,18 @@ static void crowdadd(int32_t by)
 		atomic_store_explicit(&sched.crowded, false, memory_order_relaxed);
 }
 
+void crowdnone(void)
+{
+	if (atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) + netpollwaiters() <
+	    sched.maxkblocked)
+		crowdadd(-1);
+}
+
+void crowdfew(void)
+{
+	crowdadd(1);
+}
+
 void crowdmet(int32_t n)
 {
 	crowdadd(n < CROWDMAX / WEIGHT ? n * WEIGHT : CROWDMAX);
@@ -247,12 +259,14 @@ bool maywaitinkernel(void)
 	bool may = mp->lockedg != NULL;
 	if (!may) {
 		bool idle = runqempty(getp(mp)) && sched.runqsize == 0;
-		int32_t blocked = atomic_load_explicit(&sched.nkblocked, memory_order_relaxed);
-		if (!idle || blocked + netpollwaiters() < sched.maxkblocked)
-			crowdadd(idle ? -1 : 1);
-		may = idle && !mshort() && blocked < sched.maxkblocked &&
+		may = idle && !mshort() &&
+		      atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked &&
 		      (!atomic_load_explicit(&sched.crowded, memory_order_relaxed) ||
 		       !netpollanywaiters());
+		if (!idle)
+			crowdfew();
+		else if (may)
+			crowdnone();
 	}
 	releasem(mp);
 	return may;

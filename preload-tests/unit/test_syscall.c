@@ -275,8 +275,10 @@ static void choice(void)
 	crowdmet(100);
 	must(!maywaitinkernel() && !givewayonce());
 	/* ... until many waits in a row have left their P idle. */
-	for (int i = 0; i < 100 && !maywaitinkernel(); i++)
-		must(i < 99);
+	for (int i = 0; !maywaitinkernel(); i++) {
+		must(i < 100);
+		crowdnone();
+	}
 	must(maywaitinkernel() && givewayonce());
 	must(write(fds[1], "x", 1) == 1);
 	joinall();
