@@ -313,6 +313,7 @@ int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flag
 /* ^ waits for any of n tickets: 0, -ETIMEDOUT, -EINTR, or netpollticket's
  * errors from the registration, which happens here. */
 /* fd was closed or replaced by the program: whoever waits for it looks again. */
+void netpollmade(int fd); /* fd is a new file: it means something else, though no close was seen */
 void netpollclosed(int fd);
 /* fd is one of the poller's own, which the program never opened. */
 bool netpollowns(int fd);

@@ -12,10 +12,10 @@
  * an edge is reported for what is ready when a descriptor is added, and for
  * all that becomes ready later, nothing is lost between the steps.
  *
- * Registration is asked for at every wait: EEXIST, the usual answer, costs
- * some 300 ns. Remembering it was rejected: only the kernel knows whether the
- * number still means the same open file. A registration that survived its
- * descriptor (a duplicate lives on) makes at most spurious wakeups, which every
+ * A registration is remembered until the number is closed, or becomes another file: to ask for it at each
+ * wait (EEXIST) is 300 ns, and more with thousands of them. Only the kernel knows for certain, since inline system calls
+ * close without our knowledge: so who has waited for a second is registered again by sysmon. A registration that
+ * survived its descriptor (a duplicate lives on) makes at most spurious wakeups, which every
  * caller expects. One whose events nobody has waited for UNWANTED times in a row ends: the poller
  * would be woken for a goroutine that waits in the kernel itself by now.
  *
@@ -52,6 +52,10 @@ struct PollDesc {
 	_Atomic uint32_t seq[3];
 	PollWaiter *waiters;       /* under the lock */
 	_Atomic uint32_t unwanted; /* events in a row that nobody waited for */
+	/* What the number means: changes when a registration may have ended. Then events are
+	 * counted, so that a ticket from before is no longer good. */
+	_Atomic uint32_t meaning;
+	_Atomic uint32_t registered; /* meaning + 1 when it was registered */
 };
 
 /* On the stack of the waiter, who links and unlinks it, under the lock of pd. */
@@ -60,6 +64,7 @@ struct PollWaiter {
 	PollDesc *pd;
 	G *gp;
 	int mode;
+	int trust; /* that the descriptor is registered; sysmon counts it down, and makes sure */
 };
 
 enum {
@@ -68,6 +73,7 @@ enum {
 	StackWaiters = 32, /* tickets of a wait without allocation */
 	MaxEvents = 128,
 	UNWANTED = 8,
+	TRUST = 2, /* looks of sysmon */
 	Directions = 3,
 	AllModes = PollRead | PollWrite | PollHup,
 	SIGURG = 23,
@@ -85,6 +91,7 @@ static struct {
 	_Atomic uint32_t wakesig; /* 1: the poller was asked to wake up */
 	_Atomic int polltid;      /* who sleeps in the kernel in netpoll */
 	_Atomic int32_t waiting;  /* goroutines in netpollwait */
+	_Atomic bool trusting;    /* some wait without having asked the kernel */
 	_Atomic bool nopwait2;    /* the kernel counts in milliseconds */
 } poller = {.lock = LOCK_INIT(RankNetpoll), .epfd = -1, .breakfd = -1};
 
@@ -280,6 +287,7 @@ static bool unwanted(PollDesc *pd, int epfd, int fd)
 	if (waits)
 		return false;
 	sys4(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, fd, (long)&none);
+	atomic_fetch_add(&pd->meaning, 1);
 	return true;
 }
 
@@ -288,8 +296,10 @@ static void wakeall(Glist *list)
 	for (int i = 0; i < MaxChunks; i++) {
 		PollDesc *chunk = atomic_load_explicit(&poller.chunk[i], memory_order_acquire);
 
-		for (int k = 0; chunk != NULL && k < ChunkDescs; k++)
+		for (int k = 0; chunk != NULL && k < ChunkDescs; k++) {
+			atomic_fetch_add(&chunk[k].meaning, 1);
 			wake(&chunk[k], AllModes, list);
+		}
 	}
 }
 
@@ -339,25 +349,42 @@ static void readylist(G *gp)
 	}
 }
 
-void netpollclosed(int fd)
+static PollDesc *knowndesc(int fd)
 {
-	Glist list = {NULL, &list.head, 0};
 	PollDesc *chunk = NULL;
 
 	if (fd >= 0 && fd < MaxChunks * ChunkDescs)
 		chunk = atomic_load_explicit(&poller.chunk[fd / ChunkDescs], memory_order_acquire);
-	if (chunk == NULL || !netpollanywaiters())
+	return chunk == NULL ? NULL : &chunk[fd % ChunkDescs];
+}
+
+void netpollmade(int fd)
+{
+	PollDesc *pd = knowndesc(fd);
+
+	if (pd != NULL)
+		atomic_fetch_add(&pd->meaning, 1);
+}
+
+void netpollclosed(int fd)
+{
+	Glist list = {NULL, &list.head, 0};
+	PollDesc *pd = knowndesc(fd);
+
+	if (pd == NULL)
 		return;
+	atomic_fetch_add(&pd->meaning, 1);
+	/* Also if nobody waits: one that is about to may have the number already. */
 	Section s = sectionenter();
-	wake(&chunk[fd % ChunkDescs], AllModes, &list);
+	wake(pd, AllModes, &list);
 	sectionleave(s);
 	readylist(list.head);
 }
 
 /* --- waiting ----------------------------------------------------------------------- */
 
-/* Asks for events of fd: 0 or -errno. */
-static int registerfd(int fd)
+/* Asks the kernel for events of fd: 0 or -errno. */
+static int askevents(int fd)
 {
 	struct epoll_event ev = {
 	    .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
@@ -405,6 +432,21 @@ static int registerfd(int fd)
 	return -EPERM;
 }
 
+/* Makes sure of events: 0, 1 if that is from memory, or -errno. */
+static int registerfd(PollDesc *pd, int fd)
+{
+	uint32_t meaning = atomic_load(&pd->meaning);
+	int r;
+
+	/* A wired goroutine may have descriptors of its own. */
+	if (likely(atomic_load(&pd->registered) == meaning + 1) && getg()->lockedm == NULL)
+		return 1;
+	r = askevents(fd);
+	if (r == 0 && getg()->lockedm == NULL)
+		atomic_store(&pd->registered, meaning + 1);
+	return r;
+}
+
 static void linkwaiter(PollWaiter *w)
 {
 	PollDesc *pd = w->pd;
@@ -431,6 +473,7 @@ typedef struct PollWait {
 	PollTicket *t;
 	int n;
 	int64_t deadline;
+	bool trust;
 } PollWait;
 
 /* Has anything happened since the tickets were taken? */
@@ -479,6 +522,7 @@ static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags)
 		w[i].gp = gp;
 		/* Errors and hang-ups concern everybody. */
 		w[i].mode = pw->t[i].mode | PollHup;
+		w[i].trust = pw->trust ? TRUST : 0;
 		lock(&w[i].pd->lock);
 		linkwaiter(&w[i]);
 		unlock(&w[i].pd->lock);
@@ -521,7 +565,7 @@ void netpollticketsfree(PollTicket *t, int n)
 int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flags)
 {
 	PollWaiter few[StackWaiters], *w = few;
-	PollWait pw = {t, n, deadline};
+	PollWait pw = {t, n, deadline, false};
 	int r;
 
 	if (getg() == NULL)
@@ -533,10 +577,14 @@ int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flag
 	if (deadline != FOREVER && deadline <= nanotime())
 		return -ETIMEDOUT;
 	for (int i = 0; i < n; i++) {
-		r = registerfd(t[i].fd);
+		r = registerfd(t[i].pd, t[i].fd);
 		if (r < 0)
 			return r;
+		pw.trust |= r > 0;
 	}
+	if (pw.trust && !atomic_load_explicit(&poller.trusting, memory_order_relaxed) &&
+	    !atomic_exchange(&poller.trusting, true))
+		wakesysmon();
 	if (n > StackWaiters) {
 		w = ticketmemory(NULL, n, sizeof(*w));
 		if (w == NULL)
@@ -546,6 +594,54 @@ int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flag
 	if (w != few)
 		ticketmemory(w, n, sizeof(*w));
 	return r;
+}
+
+/* Asks the kernel for those who wait for pd; true if some are to be asked for later. */
+static bool verify(PollDesc *pd, int fd, Glist *list)
+{
+	bool later = false, now = false;
+	int r = 0;
+
+	lock(&pd->lock);
+	for (PollWaiter *w = pd->waiters; w != NULL; w = w->next) {
+		now |= w->trust == 1;
+		later |= w->trust > 1;
+		w->trust -= w->trust > 0;
+	}
+	unlock(&pd->lock);
+	/* It may have come to mean something else meanwhile: that harms nobody. */
+	if (now)
+		r = askevents(fd);
+	if (r < 0) { /* closed; they will see */
+		atomic_fetch_add(&pd->meaning, 1);
+		wake(pd, AllModes, list);
+	}
+	return later;
+}
+
+bool netpollverify(void)
+{
+	Glist list = {NULL, &list.head, 0};
+	bool later = false;
+
+	if (!atomic_exchange(&poller.trusting, false))
+		return false;
+	for (int i = 0; i < MaxChunks; i++) {
+		PollDesc *chunk = atomic_load_explicit(&poller.chunk[i], memory_order_acquire);
+
+		for (int k = 0; chunk != NULL && k < ChunkDescs; k++)
+			if (__atomic_load_n(&chunk[k].waiters, __ATOMIC_RELAXED) != NULL)
+				later |= verify(&chunk[k], i * ChunkDescs + k, &list);
+	}
+	if (later)
+		atomic_store(&poller.trusting, true);
+	injectglist(list.head, list.n);
+	return later;
+}
+
+bool netpolltrusts(void)
+{
+	return atomic_load_explicit(&poller.trusting, memory_order_relaxed);
 }
 
 /* --- the poller -------------------------------------------------------------------- */

@@ -367,7 +367,7 @@ extern bool have_fsgsbase;
 /* sysmon.c */
 enum { SysmonRuns, SysmonSleeps, SysmonNaps }; /* Sleeps: nobody waits for a P */
 void sysmon(void *arg);
-void wakesysmon(void);    /* if it sleeps deeply; SIGSAFE */
+void wakesysmon(void); /* if it sleeps deeply; SIGSAFE */
 /* What a wait met (syscall.c): its P idle, other work, or that n would have been better off in the poller. */
 void crowdnone(void);
 void crowdfew(void);
@@ -444,6 +444,8 @@ void netpollBreak(void) SIGSAFE;
 bool netpollinited(void);
 bool netpollanywaiters(void);
 int32_t netpollwaiters(void); /* goroutines in netpollwait */
+bool netpolltrusts(void);     /* some wait for descriptors that are registered as far as we know */
+bool netpollverify(void);     /* registers those that wait for long again; true: more to come */
 void netpollforkchild(void);
 
 /* sema.c */

@@ -260,7 +260,8 @@ bool maywaitinkernel(void)
 	if (!may) {
 		bool idle = runqempty(getp(mp)) && sched.runqsize == 0;
 		may = idle && !mshort() &&
-		      atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) < sched.maxkblocked &&
+		      atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) <
+			  sched.maxkblocked &&
 		      (!atomic_load_explicit(&sched.crowded, memory_order_relaxed) ||
 		       !netpollanywaiters());
 		if (!idle)

@@ -39,6 +39,8 @@ enum {
 	REFUSED =
 	    30000000, /* ns: one that computes so long where it can't be preempted loses its P */
 	POLLMAX = 10000000, /* ns: the network is polled this often when nobody else does */
+	VERIFY =
+	    1000000000,     /* ns: who waits for a descriptor for so long has it registered again */
 	POLLLATE = 2000000, /* ns: ... and waited for when nobody has asked for so long */
 	MINRUN =
 	    100000,    /* ns: a runner has at least before it is preempted for one that was woken */
@@ -318,7 +320,8 @@ static void deepsleep(int64_t until)
 	atomic_store(&sched.sysmonwait, SysmonSleeps);
 	/* Whoever queued work before it could see sysmonwait is seen here. */
 	if (workqueued() || atomic_load(&sched.intrpending) || atomic_load(&sched.gcwaiting) ||
-	    kwaitasked() || asleepasked() || host.signalspending()) {
+	    (until == FOREVER && netpolltrusts()) || kwaitasked() || asleepasked() ||
+	    host.signalspending()) {
 		if (atomic_exchange(&sched.sysmonwait, 0) == 0)
 			notesleep(&sched.sysmonnote); /* a waker is on its way */
 		return;
@@ -392,7 +395,7 @@ void sysmonforkchild(void)
 void sysmon(void *unused)
 {
 	(void)unused;
-	int64_t tick = TICKMIN, nexttrace = 0, nextstorm = 0;
+	int64_t tick = TICKMIN, nexttrace = 0, nextstorm = 0, nextverify = 0;
 	int64_t tickmax = debug.sysmon ? debug.sysmon : TICKMAX;
 	int64_t started = nanotime();
 	uint64_t ticks = sched.notsc ? 0 : cputicks();
@@ -421,6 +424,14 @@ void sysmon(void *unused)
 		int64_t until = FOREVER;
 		if (debug.schedtrace)
 			until = nexttrace;
+		if (netpolltrusts()) {
+			if (!nextverify)
+				nextverify = now + VERIFY;
+			else if (now >= nextverify)
+				nextverify = netpollverify() ? now + VERIFY : 0;
+			if (nextverify && nextverify < until)
+				until = nextverify;
+		}
 		poll(now);
 		int64_t turn = kwaitlook(now);
 		if (!busy) {

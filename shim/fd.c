@@ -104,7 +104,7 @@ static void made(int fd, int kind, int flags)
 {
 	_Static_assert(SOCK_NONBLOCK == O_NONBLOCK, "one flag");
 	if (fd >= 0 && getg())
-		fdsethint(fd, flags & O_NONBLOCK ? kind | FdNonblock : kind);
+		fdmade(fd, flags & O_NONBLOCK ? kind | FdNonblock : kind);
 }
 
 static int socketkind(int type)
@@ -152,7 +152,7 @@ SHIM(int, dup, int fd)
 	int r = real.dup(fd);
 
 	if (r >= 0 && getg())
-		fdsethint(r, fdhint(fd));
+		fdmade(r, fdhint(fd));
 	return r;
 }
 

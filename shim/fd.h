@@ -64,6 +64,13 @@ static inline void fdsethint(int fd, int hint)
 						memory_order_relaxed, memory_order_relaxed);
 }
 
+/* fd was just made, by a call that we see. */
+static inline void fdmade(int fd, int hint)
+{
+	netpollmade(fd);
+	fdsethint(fd, hint);
+}
+
 /* The kind, asked for if need be; FdFile for what fstat does not know (the
  * program's own call will say EBADF). */
 int fdkind(int fd);

@@ -23,7 +23,7 @@ static mode_t openmode(int flags, va_list ap)
 static int opened(long fd)
 {
 	if (fd >= 0)
-		fdsethint((int)fd, FdUnknown);
+		fdmade((int)fd, FdUnknown);
 	return (int)callret(fd);
 }
 
@@ -103,7 +103,7 @@ SHIM(int, fcntl, int fd, int cmd, ...)
 	if (r < 0 || !getg())
 		return r;
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
-		fdsethint(r, fdhint(fd));
+		fdmade(r, fdhint(fd));
 	else if (cmd == F_SETFL)
 		fdsethint(fd, (fdhint(fd) & FdKind) | ((long)arg & O_NONBLOCK ? FdNonblock : 0));
 	return r;

@@ -211,7 +211,7 @@ static int acceptfd(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 			      (long)len, flags, 0, 0);
 
 	if (r >= 0)
-		fdsethint((int)r, flags & SOCK_NONBLOCK ? kind | FdNonblock : kind);
+		fdmade((int)r, flags & SOCK_NONBLOCK ? kind | FdNonblock : kind);
 	return (int)callret(r);
 }
 
