@@ -47,6 +47,7 @@ extern const Metric metrics[NMETRICS];
 typedef struct Round {
 	double value[NMETRICS]; /* NAN: not known */
 	struct hist *hist;      /* NULL: not known */
+	bool idle;              /* the library was there, and had no thread to run */
 } Round;
 
 typedef struct Plan {
@@ -83,7 +84,8 @@ void watchsignals(void);
 /* goshim_figures.c */
 Summary summary(const Plan *p, int mode, int metric);
 Verdict verdict(const Plan *p, int mode, int metric, double *ratio);
-const char *verdictword(Verdict v);
+/* With "perhaps" where chance alone would do it too often. */
+const char *verdictword(const Plan *p, Verdict v);
 /* All that a value needs of digits: 3 that say something. */
 const char *figure(double v, char *buf, size_t size);
 const char *times(double ratio, char *buf, size_t size);

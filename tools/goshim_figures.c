@@ -87,17 +87,25 @@ bool caution(const Plan *p, char *buf, size_t size)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	double late = 0;
 	size_t n = 0;
+	bool idle = false;
 	*buf = 0;
 	for (int i = 0; i < p->nmodes; i++) {
+		for (int r = 0; r < p->rounds; r++)
+			idle |= p->result[i][r].idle;
 		Summary own = summary(p, i, CLIENTLATE), all = summary(p, i, P99);
 		if (own.n && own.median > all.median / 4)
 			late = fmax(late, own.median);
 	}
+	if (idle)
+		n = (size_t)snprintf(buf, size,
+				     "With " LIBRARY
+				     " the server made no threads (or none that were goroutines): "
+				     "whatever differs, it is not for goroutines. ");
 	if (late > 0)
-		n = (size_t)snprintf(
-		    buf, size,
-		    "The client itself sent one request in a hundred more than %.0f us late: "
-		    "latencies are the machine's more than the server's. ",
+		n += (size_t)snprintf(
+		    buf + n, size - n,
+		    "The client itself sent one request in a hundred more than %.0f us late: latencies are "
+		    "the machine's more than the server's. ",
 		    late);
 	if (p->busy > 0.5 * (double)cpus)
 		snprintf(
@@ -107,13 +115,16 @@ bool caution(const Plan *p, char *buf, size_t size)
 	return *buf;
 }
 
-const char *verdictword(Verdict v)
+const char *verdictword(const Plan *p, Verdict v)
 {
-	static const char *const words[] =
-	    {[NOTHING] = "",      [ONEROUND] = "one round", [NOISE] = "within the noise",
-	     [BETTER] = "better", [WORSE] = "worse",        [MORE] = "more",
-	     [LESS] = "less"};
-	return words[v];
+	static const char *const words[][2] = {[NOTHING] = {"", ""},
+					       [ONEROUND] = {"one round", "one round"},
+					       [NOISE] = {"within the noise", "within the noise"},
+					       [BETTER] = {"better", "perhaps better"},
+					       [WORSE] = {"worse", "perhaps worse"},
+					       [MORE] = {"more", "perhaps more"},
+					       [LESS] = {"less", "perhaps less"}};
+	return words[v][chance(p->rounds) > 5];
 }
 
 /* All of one before all of the other: 2 of the (2n over n) orders in which alike rounds fall. */
@@ -177,7 +188,7 @@ static void ofmode(const Plan *p, int mode)
 					 (int)strcspn(metrics[m].name, ","), metrics[m].name,
 					 times(ratio, buf, sizeof buf));
 			if (!column)
-				column = printf("  %s: ", verdictword(shown[i]));
+				column = printf("  %s: ", verdictword(p, shown[i]));
 			else if (column + n > 96)
 				column = printf(",\n      ") - 2;
 			else
@@ -212,14 +223,14 @@ void printtable(const Plan *p)
 			Verdict v = verdict(p, i, m, &ratio);
 			if (v != NOTHING)
 				printf("%s%5s %s", i > 1 ? "; " : "", times(ratio, buf, sizeof buf),
-				       verdictword(v));
+				       verdictword(p, v));
 		}
 		putchar('\n');
 	}
-	char why[400];
+	char why[600];
 	if (caution(p, why, sizeof why))
 		printf("\nCaution: %s\n", why);
-	for (int i = 1; i < p->nmodes; i++) {
+	for (int i = 1; i < p->nmodes && p->rounds > 1; i++) {
 		printf("\n%s against %s (ratio):\n", p->modes[i]->name, p->modes[0]->name);
 		ofmode(p, i);
 	}
@@ -304,7 +315,7 @@ static void jsonmetric(const Plan *p, int m, FILE *f)
 		if (i > 0 && v != NOTHING) {
 			fputs(", \"ratio\": ", f);
 			numberorull(f, ratio);
-			member(f, ", ", "verdict", verdictword(v));
+			member(f, ", ", "verdict", verdictword(p, v));
 		}
 		putc('}', f);
 	}

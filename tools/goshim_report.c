@@ -92,7 +92,7 @@ static void cards(const Plan *p, FILE *f)
 		for (unsigned k = 0; k < sizeof shown / sizeof shown[0]; k++) {
 			int n = 0;
 			fprintf(f, "<div class=\"card\"><b class=\"%s\">%s %s</b>\n",
-				classes[shown[k]], p->modes[i]->name, verdictword(shown[k]));
+				classes[shown[k]], p->modes[i]->name, verdictword(p, shown[k]));
 			for (int m = 0; m < NMETRICS; m++) {
 				double ratio;
 				if (!known(p, m) || !metrics[m].better ||
@@ -160,7 +160,7 @@ static void figures(const Plan *p, FILE *f)
 			Verdict v = verdict(p, i, m, &ratio);
 			if (v != NOTHING)
 				fprintf(f, "<span class=\"%s\">%s<small>%s</small></span>",
-					classes[v], times(ratio, a, sizeof a), verdictword(v));
+					classes[v], times(ratio, a, sizeof a), verdictword(p, v));
 		}
 		fputs(p->nmodes > 1 ? "</td><td>" : "<td>", f);
 		strip(p, f, m);

@@ -9,6 +9,8 @@
 #define _GNU_SOURCE
 #include "compare.h"
 
+#include "../shim/dump.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -404,6 +406,26 @@ static int maps(const char *pid, void *arg)
 	return found;
 }
 
+/* Does it run goroutines? The scheduler's monitor is a thread of it then. */
+static int schedules(const char *pid, void *arg)
+{
+	char path[600], name[32];
+	int found = 0;
+	(void)arg;
+	snprintf(path, sizeof path, "/proc/%s/task", pid);
+	DIR *d = opendir(path);
+	for (struct dirent *e; d && !found && (e = readdir(d));) {
+		snprintf(path, sizeof path, "/proc/%s/task/%s/comm", pid, e->d_name);
+		FILE *f = fopen(path, "re");
+		found = f && fgets(name, sizeof name, f) && !strcmp(name, MONITOR "\n");
+		if (f)
+			fclose(f);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
 static void awaitserver(const Plan *p, const Mode *mode, long port)
 {
 	siginfo_t info;
@@ -628,6 +650,7 @@ void oneround(const Plan *p, const Mode *mode, Round *out)
 	siginfo_t info;
 	if (ended(server, &info))
 		serverfailed(mode, "under load");
+	out->idle = mode->library && !eachprocess(schedules, NULL);
 	endgroup(&server);
 	free(load);
 }
