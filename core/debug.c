@@ -116,10 +116,11 @@ void schedtrace(bool detailed)
 		textput(&l, "%d",
 			(int64_t)(uint32_t)(pp->runqtail - pp->runqhead) + (pp->runnext ? 1 : 0));
 	}
-	textput(&l, "] goroutines=%d created=%d", (int64_t)sched.nglive, (int64_t)sched.ngcreated);
+	textput(&l, "] goroutines=%d created=%d", (int64_t)sched.nglive, (int64_t)sched.goidgen);
 	textput(&l, " syscallwaits=%d preempted=%d retaken=%d handoffs=%d steals=%d",
-		(int64_t)sched.nkblocked, (int64_t)sched.npreempted, (int64_t)sched.nretaken,
-		(int64_t)sched.nhandoff, (int64_t)sched.nsteal);
+		(int64_t)sched.nkblocked, metricscounted(CountPreempted),
+		metricscounted(CountRetaken), metricscounted(CountHandoff),
+		metricscounted(CountStolen));
 	putwaits(&l);
 	putline(&l);
 	if (!detailed)
@@ -164,10 +165,10 @@ void exitstats(int fd)
 	textput(&l,
 		"goshim: created=%d goroutines=%d peak=%d threads=%d gomaxprocs=%d preempted=%d "
 		"retaken=%d handoffs=%d steals=%d starts=%d",
-		(int64_t)sched.ngcreated, (int64_t)sched.nglive, (int64_t)sched.ngpeak,
-		(int64_t)sched.mcount, (int64_t)sched.gomaxprocs, (int64_t)sched.npreempted,
-		(int64_t)sched.nretaken, (int64_t)sched.nhandoff, (int64_t)sched.nsteal,
-		(int64_t)sched.nstartm);
+		(int64_t)sched.goidgen, (int64_t)sched.nglive, (int64_t)sched.ngpeak,
+		(int64_t)sched.mcount, (int64_t)sched.gomaxprocs, metricscounted(CountPreempted),
+		metricscounted(CountRetaken), metricscounted(CountHandoff),
+		metricscounted(CountStolen), metricscounted(CountStarts));
 	putwaits(&l);
 	putlineto(fd, &l);
 }

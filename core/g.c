@@ -174,7 +174,6 @@ static G *gmake(P *pp, void (*fn)(void *), void *arg, void *tls, void *hostg, ui
 /* It may run from here on. In the same section. */
 static void gbegin(P *pp, G *gp) UNCHECKED_ROLES
 {
-	atomic_fetch_add_explicit(&sched.ngcreated, 1, memory_order_relaxed);
 	gpeak(atomic_fetch_add_explicit(&sched.nglive, 1, memory_order_relaxed) + 1);
 	casgstatus(gp, Gdead, Grunnable);
 	if (pp) {

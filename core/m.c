@@ -449,7 +449,7 @@ void startm(P *pp, bool spinning)
 	}
 	M *mp = mget_locked();
 	unlock(&sched.lock);
-	atomic_fetch_add_explicit(&sched.nstartm, 1, memory_order_relaxed);
+	metricscount(CountStarts);
 	if (!mp) {
 		newm(pp, spinning);
 		return;
@@ -515,7 +515,7 @@ static bool anyrunq(void)
  */
 void handoffp(P *pp)
 {
-	atomic_fetch_add_explicit(&sched.nhandoff, 1, memory_order_relaxed);
+	metricscount(CountHandoff);
 	if (!runqempty(pp) || sched.runqsize != 0) {
 		startm(pp, false);
 		return;

@@ -55,14 +55,31 @@ static inline uint64_t movetime(const M *mp, uint32_t from, uint64_t now)
 	return from == Grunnable && mp->lastmove ? mp->lastmove : now;
 }
 
+/* Who the caller writes for; shared: with others at the same time. */
+static Meter *meter(bool *shared)
+{
+	G *me = getg();
+	P *pp = me && me->m ? getp(me->m) : NULL;
+	*shared = !pp || !pp->meter.shard;
+	return *shared ? &nobodys : &pp->meter;
+}
+
+static void record(Meter *m, Hist h, uint64_t v, bool shared)
+{
+	uint64_t *b = &m->shard->buckets[h][histindex(v)];
+	uint32_t page = pageof(m, b);
+	if (!havepage(m, page) && !metricspage(m, page))
+		b = &m->shard->lost;
+	addto(b, 1, shared);
+	addto(&m->shard->sum[h], v, shared);
+}
+
 /* In all cases. */
 static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 {
-	G *me = getg();
-	M *mp = me ? me->m : NULL;
-	P *pp = mp ? getp(mp) : NULL;
-	bool shared = !pp || !pp->meter.shard;
-	Meter *m = shared ? &nobodys : &pp->meter;
+	bool shared;
+	Meter *m = meter(&shared);
+	M *mp = getg() ? getg()->m : NULL;
 	uint64_t since = gp->since, now = ticksnow();
 	if (mp && to == Grunning)
 		now = movetime(mp, from, now);
@@ -75,13 +92,9 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 	addto(&m->shard->moves[from][to], 1, shared);
 	if (from == Gdead)
 		return;
-	Hist h = histof(gp, from);
-	uint64_t *b = &m->shard->buckets[h][histindex(now - since)];
-	uint32_t page = pageof(m, b);
-	if (!havepage(m, page) && !metricspage(m, page))
-		b = &m->shard->lost;
-	addto(b, 1, shared);
-	addto(&m->shard->sum[h], now - since, shared);
+	record(m, from == Gsyscall && gp->lostp ? HistSyscallLost : histof(gp, from), now - since,
+	       shared);
+	gp->lostp = false;
 }
 
 void metricsmove(G *gp, uint32_t from, uint32_t to)
@@ -94,7 +107,8 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 	uint64_t since = gp->since, now = mp->lastmove;
 	if (from != Grunnable || to != Grunning || !now)
 		now = cputicks();
-	if (unlikely(!pp || !pp->meter.shard || from == Gdead || (int64_t)(now - since) < 0))
+	if (unlikely(!pp || !pp->meter.shard || from == Gdead || gp->lostp ||
+		     (int64_t)(now - since) < 0))
 		return moveslow(gp, from, to);
 	Meter *m = &pp->meter;
 	Hist h = histof(gp, from);
@@ -107,4 +121,28 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 	addonce(&m->shard->moves[from][to], 1);
 	addonce(b, 1);
 	addonce(&m->shard->sum[h], now - since);
+}
+
+void metricscount(Count c)
+{
+	bool shared;
+	Meter *m = meter(&shared);
+	addto(&m->shard->count[c], 1, shared);
+}
+
+void metricsvalue(Hist h, uint64_t value)
+{
+	bool shared;
+	Meter *m = meter(&shared);
+	record(m, h, (int64_t)value < 0 ? 0 : value, shared);
+}
+
+int64_t metricscounted(Count c)
+{
+	uint64_t n = __atomic_load_n(&nobodys.shard->count[c], __ATOMIC_RELAXED);
+	for (int32_t i = 0; i < sched.nallp; i++) {
+		Shard *s = sched.allp[i]->meter.shard;
+		n += s ? __atomic_load_n(&s->count[c], __ATOMIC_RELAXED) : 0;
+	}
+	return (int64_t)n;
 }

@@ -21,14 +21,28 @@ typedef enum Hist {
 	HistRunnable = WaitReasonCount,
 	HistRunning,
 	HistSyscallLost, /* a system call in which the P was taken */
+	HistTimer,       /* from when a timer was due to when it fired, in ns */
+	HistPreempt,     /* from when a goroutine was asked to leave its P to when it did */
+	HistWorld,       /* the world was being stopped, and stood */
 	HistCount
 } Hist;
+
+/* What is counted beside the changes of status. */
+typedef enum Count {
+	CountStolen,    /* goroutines, from another P's queue: times */
+	CountHandoff,   /* Ps that were given away */
+	CountRetaken,   /* ... taken from an M in the kernel */
+	CountPreempted, /* goroutines that left their P since they were asked to */
+	CountStarts,    /* Ms that were woken or made */
+	Counts
+} Count;
 
 /* Of one writer: the P's owner, or all that have no P. */
 typedef struct Shard {
 	uint64_t moves[MetricStatuses][MetricStatuses];
 	uint64_t sum[HistCount]; /* of what the histograms have */
-	uint64_t lost;           /* values for whose bucket there was no memory */
+	uint64_t count[Counts];
+	uint64_t lost; /* values for whose bucket there was no memory */
 	uint64_t buckets[HistCount][HistBuckets] __attribute__((aligned(64)));
 } Shard;
 
@@ -53,6 +67,9 @@ bool metricspage(Meter *m, uint32_t page);
 /* metrics.c */
 /* gp, whose owner calls, goes from one status to the other. */
 void metricsmove(G *gp, uint32_t from, uint32_t to);
+void metricscount(Count c);
+void metricsvalue(Hist h, uint64_t value); /* in h's unit */
+int64_t metricscounted(Count c);
 
 /* ticks.c */
 extern TickPoints tickpoints;

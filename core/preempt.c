@@ -151,10 +151,19 @@ void sigresume(void *ctx)
 	uc->uc_stack.ss_flags = 0;
 }
 
+/* What runs on pp was asked to leave, and does. */
+void preempttaken(P *pp)
+{
+	uint64_t asked = atomic_exchange_explicit(&pp->askedat, 0, memory_order_relaxed);
+	if (asked)
+		metricsvalue(HistPreempt, ticksnow() - asked);
+}
+
 static void preempt_m(G *gp)
 {
 	check_g0();
-	atomic_fetch_add_explicit(&sched.npreempted, 1, memory_order_relaxed);
+	metricscount(CountPreempted);
+	preempttaken(getp(getg()->m));
 	putlast(gp);
 	schedule();
 }
@@ -267,6 +276,8 @@ bool preemptone(P *pp, uint32_t why)
 	if (!mp || !mp->curg)
 		return false;
 	uint32_t none = PreemptNone;
+	if (!atomic_load_explicit(&pp->preempt, memory_order_relaxed))
+		atomic_store_explicit(&pp->askedat, ticksnow(), memory_order_relaxed);
 	if (why == PreemptSlice)
 		atomic_store(&pp->preempt, why);
 	else

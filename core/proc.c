@@ -255,7 +255,7 @@ static G *stealwork(M *mp, P *pp, int64_t now) NEEDS_P
 			 * queue, and checkrunqsnop sends us here for it. */
 			G *gp = runqsteal(pp, p2, last);
 			if (gp) {
-				atomic_fetch_add_explicit(&sched.nsteal, 1, memory_order_relaxed);
+				metricscount(CountStolen);
 				return gp;
 			}
 		}
@@ -323,6 +323,7 @@ static G *takenetlist(G *list, int32_t n)
 static void endslice(P *pp) NEEDS_P
 {
 	uint32_t why = atomic_exchange(&pp->preempt, PreemptNone);
+	preempttaken(pp);
 	G *gp = why == PreemptSlice ? atomic_exchange(&pp->runnext, NULL) : NULL;
 	if (!gp)
 		return;
@@ -503,7 +504,7 @@ P *retakesyscallp(void)
 		    !atomic_load_explicit(&pp->longcall, memory_order_relaxed))
 			continue;
 		if (atomic_compare_exchange_strong(&pp->status, &s, Pidle)) {
-			atomic_fetch_add_explicit(&sched.nretaken, 1, memory_order_relaxed);
+			metricscount(CountRetaken);
 			return pp;
 		}
 	}

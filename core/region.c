@@ -57,14 +57,25 @@ _Static_assert(ShardPages == 128, "the spare one is complete");
 /* --- the contents ---------------------------------------------------------------------- */
 
 #define SHARD(field) offsetof(Shard, field)
-#define HIST(name, h)                                                             \
-	{                                                                         \
-		name, MetricHistogram, MetricTicks, 1, HistSubBits, HistBuckets,  \
-		    SHARD(sum) + 8 * (h), SHARD(buckets) + 8ul * HistBuckets *(h) \
+#define HIST(name, h) HISTIN(name, h, MetricTicks)
+#define HISTIN(name, h, unit)                                                                   \
+	{                                                                                       \
+		name, MetricHistogram, unit, 1, HistSubBits, HistBuckets, SHARD(sum) + 8 * (h), \
+		    SHARD(buckets) + 8ul * HistBuckets *(h)                                     \
+	}
+
+#define COUNT(name, c)                                                               \
+	{                                                                            \
+		name, MetricCounter, MetricPlain, 1, 0, 1, SHARD(count) + 8 * (c), 0 \
 	}
 
 static const MetricEntry entries[] = {
     {"moves", MetricMoves, MetricPlain, 1, 0, MetricStatuses *MetricStatuses, SHARD(moves), 0},
+    COUNT("steals", CountStolen),
+    COUNT("handoffs", CountHandoff),
+    COUNT("retaken", CountRetaken),
+    COUNT("preempted", CountPreempted),
+    COUNT("starts", CountStarts),
     {"lost", MetricCounter, MetricPlain, 1, 0, 1, SHARD(lost), 0},
     {"gomaxprocs", MetricGauge, MetricPlain, 0, 0, 1, offsetof(MetricsHeader, gomaxprocs), 0},
     {"threads", MetricGauge, MetricPlain, 0, 0, 1, offsetof(MetricsHeader, threads), 0},
@@ -87,6 +98,9 @@ static const MetricEntry entries[] = {
     HIST("wait.io.poll", WaitIOPoll),
     HIST("wait.signal", WaitSignal),
     HIST("wait.thread", WaitThread),
+    HISTIN("late.timer", HistTimer, MetricNs),
+    HIST("late.preemption", HistPreempt),
+    HIST("world.stopped", HistWorld),
 };
 
 /* --- what the system says --------------------------------------------------------------- */

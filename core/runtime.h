@@ -74,6 +74,7 @@ struct G {
 	_Atomic uint32_t waking;
 	_Atomic uint32_t intr; /* ginterrupt was called and not yet handled */
 	_Atomic bool parking;  /* its M's g0 is not done with parking it */
+	bool lostp;            /* its P was taken in the system call that it is in (owner) */
 	bool wantintr;         /* the coming park may be ended by ginterrupt (owner) */
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
 	_Atomic bool counted;  /* its CPU time is, in cpu */
@@ -150,6 +151,8 @@ struct P {
 	_Atomic uint32_t runqtail;
 	G *_Atomic runq[256];
 	G *_Atomic runnext;
+	_Atomic uint64_t
+	    askedat; /* ticksnow() when preempt was set; 0: it was not, or has been counted */
 	_Atomic uint32_t preempt; /* its goroutine is asked to yield, and why (PreemptSlice...) */
 	_Atomic bool longcall;    /* Psyscall: the call is expected to last; take the P at once */
 	/* goturn, owner only: turns that the goroutine of turntick (a schedtick) has had. */
@@ -234,7 +237,7 @@ typedef struct Sched {
 	int32_t maxkblocked, maxkwaits;
 	_Atomic int32_t crowd; /* what the last waits met (syscall.c) */
 	_Atomic bool crowded;  /* ... as a decision: event loops wait in the poller */
-	_Atomic int64_t ngcreated, nglive, ngpeak, npreempted, nretaken, nhandoff, nsteal, nstartm;
+	_Atomic int64_t nglive, ngpeak;
 	Lock allglock;
 	G *_Atomic allg;
 	M *_Atomic allm;
@@ -418,6 +421,7 @@ void capturesignal(M *mp, const void *ctx) SIGSAFE; /* if mp->capture is set */
 void tracebackforkchild(void);
 
 /* preempt.c */
+void preempttaken(P *pp);
 bool preemptone(P *pp, uint32_t why) SIGSAFE;
 void preemptm(M *mp) SIGSAFE;
 void preemptall(void);

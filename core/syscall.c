@@ -106,6 +106,7 @@ static bool exitsyscallp(M *mp, P *oldp) UNCHECKED_ROLES
 			slicebegins(oldp);
 		return true;
 	}
+	mp->curg->lostp = oldp != NULL;
 	if (atomic_load(&sched.gcwaiting))
 		return false;
 	P *pp = NULL;

@@ -114,7 +114,7 @@ static bool takep(P *pp)
 	atomic_store(&pp->m, NULL);
 	atomic_store(&pp->status, Pidle);
 	atomic_store(&mp->p, 0);
-	atomic_fetch_add_explicit(&sched.nretaken, 1, memory_order_relaxed);
+	metricscount(CountRetaken);
 	handoffp(pp);
 	return true;
 }
@@ -166,7 +166,7 @@ static int64_t retake(int64_t now)
 				continue;
 			}
 			if (atomic_compare_exchange_strong(&pp->status, &s, Pidle)) {
-				atomic_fetch_add(&sched.nretaken, 1);
+				metricscount(CountRetaken);
 				n++;
 				handoffp(pp);
 			}

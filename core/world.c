@@ -12,6 +12,7 @@
 
 /* --- the world ------------------------------------------------------------------------ */
 
+static uint64_t stoppedat;         /* ticksnow(); the stopper's */
 static _Atomic uint32_t worldlock; /* one stopper at a time; spins through the scheduler */
 
 /*
@@ -23,6 +24,7 @@ void stopTheWorld(void)
 	while (atomic_exchange(&worldlock, 1))
 		gosched();
 	M *mp = acquirem();
+	stoppedat = ticksnow();
 	lock(&sched.lock);
 	sched.stopwait = sched.gomaxprocs;
 	atomic_store(&sched.gcwaiting, 1);
@@ -89,6 +91,7 @@ void startTheWorld(void) UNCHECKED_ROLES
 	for (int32_t i = sched.runqsize; i > 0 && atomic_load(&sched.npidle) > 0; i--)
 		startm(NULL, false);
 	wakep();
+	metricsvalue(HistWorld, ticksnow() - stoppedat);
 	releasem(mp);
 	atomic_store(&worldlock, 0);
 }
@@ -161,7 +164,6 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	gp->m = m0;
 	m0->curg = gp;
 	sched.nglive = 1;
-	sched.ngcreated = 1;
 	sched.ngpeak = 1;
 	sched.allp[0]->status = Pidle;
 	acquirep(m0, sched.allp[0]);

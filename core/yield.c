@@ -109,6 +109,7 @@ void maketheway_m(G *gp) UNCHECKED_ROLES
 {
 	check_g0();
 	P *pp = getp(getg()->m);
+	preempttaken(pp);
 	pp->tookwoken = false;
 	standaside(pp, gp);
 	schedule();

@@ -540,12 +540,10 @@ class InfoGoshim(gdb.Command):
         s, c = runtime.sched, runtime.layout.constants
         all = runtime.goroutines()
         count = lambda name: sum(1 for g in all if g.status == c[name])
-        print(f"goroutines: {s.nglive} alive, {s.ngcreated} made; {count('Grunning')} running, {count('Grunnable')} "
+        print(f"goroutines: {s.nglive} alive, {s.goidgen} made; {count('Grunning')} running, {count('Grunnable')} "
               f"runnable, {count('Gsyscall')} in system calls, {count('Gwaiting')} waiting")
         print(f"processors: {s.gomaxprocs}, {s.npidle} idle; kernel threads: {s.mcount}, {s.nmidle} idle, "
               f"{s.nmspinning} spinning; global queue: {s.runqsize}")
-        print(f"preempted {s.npreempted}, processors taken {s.nretaken}, handed off {s.nhandoff}, "
-              f"goroutines stolen {s.nsteal}")
         print(f"sysmon: kernel thread {s.sysmontid}, {'asleep' if s.sysmonwait else 'awake'}; the network is "
               f"{'waited for by somebody' if s.lastpoll == 0 else 'polled now and then'}")
         ids = {g.address: str(g.goid) for g in all}

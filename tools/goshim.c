@@ -51,8 +51,9 @@ static const Command commands[] = {
      dump, NULL},
     {"stat", "show where a process's goroutines spend their time",
      "usage: goshim stat [--interval SECONDS [--count N]] [--histogram NAME]... [--json | --prometheus | --hgrm NAME] PID\n"
+     "       goshim stat [OPTION ...] [--output FILE] -- PROGRAM [ARGUMENT ...]\n"
      "Writes what the process has counted since its first thread was made; of one that was killed, what it had.\n"
-     "For its own user, and for root.\n"
+     "For its own user, and for root. Of a program that it runs itself: when that has ended, to stderr or FILE.\n"
      "  --interval SECONDS  what was counted in each such time instead, 0.01 to 86400, until it ends\n"
      "  --count N           only N times\n"
      "  --histogram NAME    also this histogram, by powers of two: runqueue, running, syscall, wait.mutex, ...\n"

@@ -8,6 +8,7 @@
 #include "metrics_read.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <math.h>
@@ -68,13 +69,13 @@ static double mean(const Metric *h)
 /* Three digits and a unit, in 8 columns. */
 static const char *duration(double ns)
 {
-	static char bufs[8][16];
+	static char bufs[16][16];
 	static int next;
 	static const struct {
 		double ns;
 		const char *unit;
 	} units[] = {{3600e9, "h"}, {60e9, "min"}, {1e9, "s"}, {1e6, "ms"}, {1e3, "us"}, {1, "ns"}};
-	char *buf = bufs[next++ % 8];
+	char *buf = bufs[next++ % 16];
 	int i = 0;
 	while (i < 5 && ns < units[i].ns * 0.9995)
 		i++;
@@ -92,15 +93,40 @@ static const char *duration(double ns)
 static const char *title(const char *name)
 {
 	static const char *const titles[][2] = {
-	    {"runqueue", "in a run queue"},
-	    {"running", "running"},
-	    {"syscall", "in a system call"},
-	    {"syscall.lost", "... processor lost"},
+	    {"runqueue", "in a run queue"},     {"running", "running"},
+	    {"syscall", "in a system call"},    {"syscall.lost", "... processor lost"},
+	    {"late.timer", "timers late by"},   {"late.preemption", "preemptions late by"},
+	    {"world.stopped", "world stopped"},
 	};
 	for (size_t i = 0; i < sizeof titles / sizeof titles[0]; i++)
 		if (!strcmp(name, titles[i][0]))
 			return titles[i][1];
 	return name;
+}
+
+/* Not a part of a goroutine's life. */
+static bool schedulers(const Metric *x)
+{
+	return !strncmp(x->name, "late.", 5) || !strncmp(x->name, "world.", 6);
+}
+
+static void rows(const Metrics *m, const char *what, bool scheduler)
+{
+	bool head = false;
+	for (int i = 0; i < m->nmetrics; i++) {
+		const Metric *x = &m->metric[i];
+		if (x->kind != MetricHistogram || !x->total || schedulers(x) != scheduler)
+			continue;
+		if (!head)
+			printf("\n%-20s %10s %9s %9s %9s %9s %9s %9s %9s\n", what, "count", "total",
+			       "mean", "p50", "p90", "p99", "p99.9", "max");
+		head = true;
+		printf("%-20s %10llu %9s %9s %9s %9s %9s %9s %9s\n", title(x->name),
+		       (unsigned long long)x->total, duration((double)x->value), duration(mean(x)),
+		       duration(metricquantile(m, x, 0.5)), duration(metricquantile(m, x, 0.9)),
+		       duration(metricquantile(m, x, 0.99)), duration(metricquantile(m, x, 0.999)),
+		       duration(metricmax(m, x)));
+	}
 }
 
 static void table(const Metrics *m, double elapsed, bool interval)
@@ -130,18 +156,13 @@ static void table(const Metrics *m, double elapsed, bool interval)
 		if (elapsed > 0 && interval)
 			printf(" (%.0f/s)", (double)n / elapsed);
 	}
-	printf("\n\n%-20s %10s %9s %9s %9s %9s %9s %9s %9s\n", "goroutines' time", "count", "total",
-	       "mean", "p50", "p90", "p99", "p99.9", "max");
-	for (int i = 0; i < m->nmetrics; i++) {
-		const Metric *x = &m->metric[i];
-		if (x->kind != MetricHistogram || !x->total)
-			continue;
-		printf("%-20s %10llu %9s %9s %9s %9s %9s %9s %9s\n", title(x->name),
-		       (unsigned long long)x->total, duration((double)x->value), duration(mean(x)),
-		       duration(metricquantile(m, x, 0.5)), duration(metricquantile(m, x, 0.9)),
-		       duration(metricquantile(m, x, 0.99)), duration(metricquantile(m, x, 0.999)),
-		       duration(metricmax(m, x)));
-	}
+	for (int i = 0; i < m->nmetrics; i++)
+		if (m->metric[i].kind == MetricCounter && strcmp(m->metric[i].name, "lost"))
+			printf(", %llu %s", (unsigned long long)m->metric[i].value,
+			       m->metric[i].name);
+	putchar('\n');
+	rows(m, "goroutines' time", false);
+	rows(m, "the scheduler", true);
 	const Metric *lost = metricnamed(m, "lost");
 	if (lost && lost->value)
 		printf("%llu values are not in this table: there was no memory for them\n",
@@ -207,6 +228,10 @@ static void json(const Metrics *m, double elapsed)
 	for (int i = 0; i < NCOUNTERS; i++)
 		printf("%s\"%s\":%llu", i ? "," : "", counters[i].name,
 		       (unsigned long long)metricmoves(m, counters[i].from, counters[i].to));
+	for (int i = 0; i < m->nmetrics; i++)
+		if (m->metric[i].kind == MetricCounter)
+			printf(",\"%s\":%llu", m->metric[i].name,
+			       (unsigned long long)m->metric[i].value);
 	printf("},\"histograms\":{");
 	for (int i = 0, n = 0; i < m->nmetrics; i++) {
 		const Metric *x = &m->metric[i];
@@ -249,6 +274,11 @@ static void prometheus(const Metrics *m)
 	for (int i = 0; i < NSTATES; i++)
 		printf("goshim_goroutines{%s,state=\"%s\"} %lld\n", labels, states[i].name,
 		       (long long)metricstatus(m, states[i].status));
+	for (int i = 0; i < m->nmetrics; i++)
+		if (m->metric[i].kind == MetricCounter)
+			printf("# TYPE goshim_%s_total counter\ngoshim_%s_total{%s} %llu\n",
+			       promname(m->metric[i].name), promname(m->metric[i].name), labels,
+			       (unsigned long long)m->metric[i].value);
 	for (int i = 0; i < m->nmetrics; i++)
 		if (m->metric[i].kind == MetricGauge)
 			printf("# TYPE goshim_%s gauge\ngoshim_%s{%s} %llu\n",
@@ -320,6 +350,7 @@ static void hgrm(const Metrics *m, const Metric *h)
 static const char *named[64]; /* histograms to show */
 static int nnamed;
 static bool asjson, asprometheus, ashgrm;
+static const char *output; /* of the figures of a command */
 
 static const Metric *histogram(const Metrics *m, const char *name)
 {
@@ -385,22 +416,67 @@ static void report(MetricsSource *s, double interval, long count)
 	metricsfree(&before);
 }
 
-/* Runs CMD, and shows what it has left. Its exit status. */
-static int command(char **argv)
+static int pidof(pid_t child, int *status)
 {
-	(void)argv;
-	fail("stat -- CMD: not yet");
+	while (waitpid(child, status, 0) < 0)
+		if (errno != EINTR)
+			fail("wait: %s", strerror(errno));
+	return WIFEXITED(*status) ? WEXITSTATUS(*status) : 128 + WTERMSIG(*status);
+}
+
+/* Runs CMD, whose output is its own, and writes what it has left to stderr or a file. CMD's exit status. */
+static int command(int argc, char **argv)
+{
+	char why[WhySize];
+	int status, to = STDERR_FILENO;
+	MetricsSource s;
+	if (output && (to = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
+		fail("stat: %s: %s", output, strerror(errno));
+	pid_t child = fork();
+	if (child < 0)
+		fail("fork: %s", strerror(errno));
+	if (child == 0) {
+		char *args[argc + 4];
+		memcpy(args, (char *[]){"run", "--metrics", "keep"}, 3 * sizeof *args);
+		memcpy(args + 3, argv, ((size_t)argc + 1) * sizeof *argv);
+		optind = 0;
+		exit(run(argc + 3, args));
+	}
+	/* They are for CMD, which has them from the terminal as well. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+	siginfo_t info;
+	while (waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+		;
+	/* Until it is waited for there can't be another with its number. */
+	bool counted = metricsopen(&s, child, why);
+	int exits = pidof(child, &status);
+	if (!counted) {
+		if (exits != CANTRUN && exits != NOTFOUND)
+			fprintf(stderr, "goshim: %s has made no thread, so nothing was counted\n",
+				argv[0]);
+		return exits;
+	}
+	if (s.path[0])
+		unlink(s.path);
+	fflush(stdout);
+	if (dup2(to, STDOUT_FILENO) < 0)
+		fail("stat: %s", strerror(errno));
+	report(&s, 0, 1);
+	metricsclose(&s);
+	return exits;
 }
 
 int stat_(int argc, char **argv)
 {
-	enum { Interval = 1, Count, Histogram, Json, Prometheus, Hgrm };
+	enum { Interval = 1, Count, Histogram, Json, Prometheus, Hgrm, Output };
 	static const struct option longs[] = {{"interval", 1, 0, Interval},
 					      {"count", 1, 0, Count},
 					      {"histogram", 1, 0, Histogram},
 					      {"json", 0, 0, Json},
 					      {"prometheus", 0, 0, Prometheus},
 					      {"hgrm", 1, 0, Hgrm},
+					      {"output", 1, 0, Output},
 					      {0}};
 	double interval = 0;
 	long count = -1;
@@ -416,6 +492,7 @@ int stat_(int argc, char **argv)
 				fail("stat: too many histograms");
 			named[nnamed++] = optarg;
 			break;
+		case Output: output = optarg; break;
 		case Json: asjson = true; break;
 		case Prometheus: asprometheus = true; break;
 		default:
@@ -427,8 +504,13 @@ int stat_(int argc, char **argv)
 		fail("stat: one of --json, --prometheus and --hgrm at a time");
 	if (count > 0 && interval == 0)
 		fail("stat: --count needs --interval");
-	if (optind > 0 && optind < argc && !strcmp(argv[optind - 1], "--"))
-		return command(argv + optind);
+	if (optind < argc && !strcmp(argv[optind - 1], "--")) {
+		if (interval > 0)
+			fail("stat: --interval is for a process id");
+		return command(argc - optind, argv + optind);
+	}
+	if (output)
+		fail("stat: --output is for a command; redirect the output");
 	if (optind + 1 != argc)
 		fail("stat: want one process id, or -- and a command; see goshim stat --help");
 	char why[WhySize];

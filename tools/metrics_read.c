@@ -116,6 +116,8 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 	bool histogram = e->kind == MetricHistogram;
 	if (e->kind < MetricCounter || e->kind > MetricMoves || e->unit > MetricNs ||
 	    e->subbits > 16 || e->count == 0 || e->count > *left ||
+	    (histogram &&
+	     (e->count >> e->subbits) + e->subbits > 62) || /* more than numbers have */
 	    (e->count != 1 && (e->kind == MetricCounter || e->kind == MetricGauge)))
 		return false; /* of another version, or nonsense */
 	memset(x, 0, sizeof *x);
@@ -284,7 +286,7 @@ double metricquantile(const Metrics *m, const Metric *h, double part)
 {
 	double want = part * (double)h->total;
 	uint64_t seen = 0;
-	for (uint32_t i = 0; i < h->nwords; i++) {
+	for (uint32_t i = 0; h->kind == MetricHistogram && i < h->nwords; i++) {
 		seen += h->words[i];
 		if (h->words[i] && (double)seen >= want)
 			return (metriclow(m, h, i) + metriclow(m, h, i + 1)) / 2;
@@ -294,7 +296,7 @@ double metricquantile(const Metrics *m, const Metric *h, double part)
 
 double metricmax(const Metrics *m, const Metric *h)
 {
-	for (uint32_t i = h->nwords; i-- > 0;)
+	for (uint32_t i = h->kind == MetricHistogram ? h->nwords : 0; i-- > 0;)
 		if (h->words[i])
 			return (metriclow(m, h, i) + metriclow(m, h, i + 1)) / 2;
 	return 0;

@@ -148,7 +148,7 @@ static void traces(void)
 		    &waits_, &preempted, &retaken, &handoffs, &steals, &net, &kernel, &lined,
 		    &line_, &procs) == 9);
 	must(net == 0 && kernel == 0 && lined == 0 && line_ == 0);
-	must(waits_ == 0 && preempted == sched.npreempted && l[n + procs] == '\n');
+	must(waits_ == 0 && preempted == metricscounted(CountPreempted) && l[n + procs] == '\n');
 	must(starting("SCHED ") == 1 && starting("  ") == 0);
 
 	schedtrace(true);

@@ -106,12 +106,12 @@ static void startsone(void)
 
 	countprocs();
 	atomic_store(&hold, true);
-	before = sched.nstartm;
+	before = metricscounted(CountStarts);
 	for (int i = 0; i < 20; i++)
 		spawn(yielder, NULL);
 	/* The first one is on its way, spinning: it will find the rest. */
 	must(sched.nmspinning == 1);
-	must(sched.nstartm == before + 1);
+	must(metricscounted(CountStarts) == before + 1);
 	while (asked < 1)
 		usleep_os(100);
 	must(asked == 1);
@@ -155,12 +155,12 @@ Test(m, searchers_are_counted_and_stop, .timeout = 30)
 static void nop(void)
 {
 	M *mp = acquirem();
-	int64_t before = sched.nstartm;
+	int64_t before = metricscounted(CountStarts);
 
 	/* No P is idle: nothing to start one with. */
 	atomic_fetch_add(&sched.nmspinning, 1);
 	startm(NULL, true);
-	must(sched.nmspinning == 0 && sched.nstartm == before);
+	must(sched.nmspinning == 0 && metricscounted(CountStarts) == before);
 	releasem(mp);
 }
 

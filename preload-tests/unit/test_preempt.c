@@ -22,7 +22,7 @@ static void preempts(void)
 		gosched();
 	/* On a busy machine sysmon takes the P of one that the kernel doesn't run;
 	 * but not always. */
-	while (sched.npreempted < 10)
+	while (metricscounted(CountPreempted) < 10)
 		gosched();
 	atomic_store(&tally.stop, true);
 	joinall();
@@ -44,10 +44,10 @@ static void lonely(void)
 	/* Nobody waits for its P: it is left alone. This one keeps the other. */
 	mp = acquirem();
 	usleep_os(20000);
-	int64_t before = sched.npreempted;
+	int64_t before = metricscounted(CountPreempted);
 
 	usleep_os(100000);
-	must(sched.npreempted == before);
+	must(metricscounted(CountPreempted) == before);
 	releasem(mp);
 	atomic_store(&tally.stop, true);
 	joinall();
@@ -198,7 +198,7 @@ static void registers(void)
 {
 	for (int i = 0; i < 4; i++)
 		spawn(regs, (void *)(uintptr_t)i);
-	while (tally.started < 4 || sched.npreempted < 40)
+	while (tally.started < 4 || metricscounted(CountPreempted) < 40)
 		gosched();
 	atomic_store(&regstop, 1);
 	joinall();
@@ -243,7 +243,7 @@ static void *allow(void *arg)
 	(void)arg;
 	while (refusals < 3)
 		usleep_os(100);
-	if (sched.npreempted != 0)
+	if (metricscounted(CountPreempted) != 0)
 		atomic_store(&badlypreempted, 1);
 	atomic_store(&open, true);
 	return NULL;
@@ -256,7 +256,7 @@ static void refused(void)
 	spawn(spinner, NULL);
 	must(pthread_create(&t, NULL, allow, NULL) == 0);
 	/* With one P this comes back only when the spinner was taken off. */
-	while (!open || sched.npreempted == 0)
+	while (!open || metricscounted(CountPreempted) == 0)
 		gosched();
 	must(!badlypreempted && refusals >= 3);
 	atomic_store(&tally.stop, true);
@@ -298,7 +298,7 @@ static void sectioned(void *arg)
 	atomic_fetch_add(&tally.started, 1);
 	spinsection(&open);
 	/* Nobody ran meanwhile. */
-	must(sched.npreempted == 0 && tally.ended == 0);
+	must(metricscounted(CountPreempted) == 0 && tally.ended == 0);
 	releasem(mp);
 	spinsection(&tally.stop);
 }

@@ -23,7 +23,7 @@ static void yields(void)
 		joinall();
 	}
 	must(tally.ended == 2000);
-	must(sched.nglive == 1 && sched.ngcreated == 2001);
+	must(sched.nglive == 1 && sched.goidgen == 2001);
 	/* Records and stacks are reused. */
 	int n = 0;
 
@@ -121,7 +121,7 @@ static void parallel(void)
 		spawn(busy, (void *)(uintptr_t)(5 * MS));
 	joinall();
 	must(maxseen >= 2);
-	must(sched.nsteal > 0);
+	must(metricscounted(CountStolen) > 0);
 	/* One M a P, and some whose P sysmon took while the kernel ran others. */
 	must(sched.mcount <= 3 + 20);
 }
@@ -136,7 +136,7 @@ static void oneatatime(void)
 	for (int i = 0; i < 10; i++)
 		spawn(busy, (void *)(uintptr_t)MS);
 	joinall();
-	must(maxseen <= 1 + sched.nretaken);
+	must(maxseen <= 1 + metricscounted(CountRetaken));
 }
 
 Test(proc, one_p_runs_one_at_a_time, .timeout = 30)

@@ -215,7 +215,7 @@ static void unsafe(void)
 {
 	host.unsafepc = everywhere;
 	running();
-	must(sched.npreempted == 0);
+	must(metricscounted(CountPreempted) == 0);
 }
 
 Test(signal, handlers_run_where_nothing_may_switch, .timeout = 30)

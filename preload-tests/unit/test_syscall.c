@@ -63,7 +63,7 @@ static void handoff(void)
 		joinall();
 		must(tally.ended == 6);
 	}
-	must(sched.nretaken + sched.nhandoff > 0);
+	must(metricscounted(CountRetaken) + metricscounted(CountHandoff) > 0);
 	must(sched.nkblocked == 0);
 }
 
@@ -133,7 +133,7 @@ Test(syscall, a_call_that_waits_by_intent_lends_its_p, .timeout = 30)
 
 static void withwork(void)
 {
-	int64_t before = sched.nhandoff;
+	int64_t before = metricscounted(CountHandoff);
 
 	for (int i = 0; i < 20; i++) {
 		spawn(yielder, NULL);
@@ -141,7 +141,7 @@ static void withwork(void)
 		blockingsyscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
 		joinall();
 	}
-	must(sched.nhandoff >= before + 20);
+	must(metricscounted(CountHandoff) >= before + 20);
 }
 
 Test(syscall, who_waits_by_intent_gives_its_p_to_queued_work, .timeout = 30)
@@ -163,7 +163,8 @@ static void kept(void)
 			must(pp->syscalltick == tick + 1);
 			must(mp->locks == 0 && mp->oldp == NULL);
 		}
-	must(sched.nhandoff == 0 && sched.nretaken == 0 && sched.mcount == 1);
+	must(metricscounted(CountHandoff) == 0 && metricscounted(CountRetaken) == 0 &&
+	     sched.mcount == 1);
 }
 
 Test(syscall, without_other_work_the_p_stays, .timeout = 30)

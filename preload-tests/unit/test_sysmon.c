@@ -43,7 +43,7 @@ static void hidden(void)
 	must(tally.ended == 0);
 	must(write(fds[1], "x", 1) == 1);
 	joinall();
-	must(sched.nretaken > 0);
+	must(metricscounted(CountRetaken) > 0);
 }
 
 Test(sysmon, a_p_stuck_in_an_unseen_call_is_taken, .timeout = 30)

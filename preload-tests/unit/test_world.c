@@ -264,7 +264,7 @@ static void started(void)
 
 	must(schedstarted() && goid(gp) == 1);
 	must(sched.gomaxprocs == 3 && sched.npidle == 2 && sched.mcount == 1);
-	must(sched.nglive == 1 && sched.ngcreated == 1);
+	must(sched.nglive == 1 && sched.goidgen == 1);
 	must(gp->m->tid == gettid_os() && gp->m->curg == gp);
 	must(getp(gp->m) == sched.allp[0] && sched.allp[0]->m == gp->m);
 	must(readgstatus(gp) == Grunning && gp->m->locks == 0);
