@@ -83,8 +83,8 @@ static void verticals(FILE *f, const Frame *frame)
 			"<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>"
 			"<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%s</text>\n",
 			xof(frame, i), xof(frame, i), TOP, frame->height - BOTTOM, xof(frame, i),
-			frame->height - BOTTOM + 18, i == (int)frame->nines ? "end" : "middle",
-			names[i]);
+			frame->height - BOTTOM + 18,
+			xof(frame, i) > frame->width - RIGHT - 24 ? "end" : "middle", names[i]);
 	fprintf(f, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">share of the requests</text>\n",
 		(LEFT + frame->width - RIGHT) / 2, frame->height - 6);
 }
@@ -116,7 +116,7 @@ void chart(const Plan *p, FILE *f, const char *class, int width, int height)
 		high = fmax(high, (double)h[i].max);
 		most = fmax(most, (double)h[i].total);
 	}
-	frame.nines = fmin(7, ceil(log10(most) - 0.3));
+	frame.nines = fmin(7, log10(most));
 	frame.low = nice(fmax(low, 1e3), false);
 	frame.high = fmax(nice(fmax(high, 2e3), true), frame.low + 0.3);
 	fprintf(

@@ -3,7 +3,8 @@
  *
  * The server has a process group of its own, and so has a load that is a command: what they start is counted and
  * ended with them. Nothing else is: a port that somebody listens on already is refused. The built-in client runs in a
- * child, since it is made for one run. Whatever ends this process ends both groups before; a SIGKILL, which nobody
+ * child, since it is made for one run. One that makes itself a daemon becomes our child
+ * when its parent ends, and is found by that. Whatever ends this process ends them all before; a SIGKILL, which nobody
  * can see coming, takes at least the two children with it (PR_SET_PDEATHSIG).
  */
 #define _GNU_SOURCE
@@ -125,12 +126,48 @@ static void endgroup(pid_t *group)
 	waitpid(pid, NULL, 0);
 }
 
+/* Sends a signal, unless it is 0, to those children of ours that are neither server nor load. True if there are any. */
+static bool orphans(int sig)
+{
+	DIR *d = opendir("/proc");
+	bool any = false;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		char path[300], stat[512], *p;
+		int parent;
+		pid_t pid = atoi(e->d_name);
+		if (pid <= 0 || pid == server || pid == loader)
+			continue;
+		snprintf(path, sizeof path, "/proc/%d/stat", pid);
+		FILE *f = fopen(path, "re");
+		bool ours = f && fgets(stat, sizeof stat, f) && (p = strrchr(stat, ')')) &&
+			    sscanf(p, ") %*c %d", &parent) == 1 && parent == self;
+		if (f)
+			fclose(f);
+		if (!ours || waitpid(pid, NULL, WNOHANG) == pid)
+			continue;
+		any = true;
+		if (sig)
+			kill(pid, sig);
+	}
+	if (d)
+		closedir(d);
+	return any;
+}
+
+/* The server, and what it has started and left, also in sessions of their own. */
+static void endserver(void)
+{
+	endgroup(&server);
+	for (int ms = 0; orphans(ms == 0 ? SIGTERM : ms > ENDING / 5 ? SIGKILL : 0); ms += TICK)
+		usleep(TICK * 1000);
+}
+
 static void endall(void)
 {
 	if (getpid() != self)
 		return;
 	endgroup(&loader);
-	endgroup(&server);
+	endserver();
 }
 
 static noreturn void interrupted(int sig)
@@ -147,6 +184,7 @@ static noreturn void interrupted(int sig)
 void watchsignals(void)
 {
 	self = getpid();
+	prctl(PR_SET_CHILD_SUBREAPER, 1); /* whose parent ends is our child then */
 	sigemptyset(&watched);
 	for (const int *s = (const int[]){SIGINT, SIGTERM, SIGHUP, 0}; *s; s++) {
 		struct sigaction a;
@@ -433,7 +471,9 @@ static void awaitserver(const Plan *p, const Mode *mode, long port)
 	char when[96];
 	while (!listens(port)) {
 		if (ended(server, &info))
-			serverfailed(mode, "before it listened");
+			serverfailed(mode, info.si_status ? "before it listened"
+							  : "before it listened; it must stay "
+							    "in the foreground");
 		if (now_ns() > end) {
 			char where[32] = "";
 			if (port)
@@ -651,6 +691,6 @@ void oneround(const Plan *p, const Mode *mode, Round *out)
 	if (ended(server, &info))
 		serverfailed(mode, "under load");
 	out->idle = mode->library && !eachprocess(schedules, NULL);
-	endgroup(&server);
+	endserver();
 	free(load);
 }

@@ -78,6 +78,15 @@ int main(int argc, char **argv)
 		unsetenv("LD_PRELOAD");
 		execv("/proc/self/exe", argv);
 	}
+	if ((is("daemon") || is("leaves")) && fork() == 0) {
+		setsid();
+		if (fork() > 0)
+			return 0;
+		if (is("leaves"))
+			pause();
+	} else if (is("daemon")) {
+		return 0;
+	}
 	if (is("forks") && fork() > 0)
 		wait(NULL); /* its child serves */
 	int fd = listener(port);
