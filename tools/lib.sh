@@ -104,13 +104,16 @@ configure() {
 	printf '%s' "$*" >"$root/$dir/.goshim-options"
 }
 
-# The release build in build/: the library as $lib and the load generator as $load. tools/test
+# The release build in build/: the library as $lib, the command as $goshim, the load generator as $load, and a server
+# with a thread a connection as $server_program. tools/test
 # configures build/ with the tests, which need a C++ compiler and Criterion; that is used when it is
 # there, and left out when it is not.
 build_release() {
 	[[ -f $root/build/.goshim-options && $(<"$root/build/.goshim-options") == --buildtype=release ]] ||
 		configure build --buildtype=release -Dtests=false || return
-	lib=$root/build/shim/libgoshim.so load=$root/build/demo-load
-	run_waiting ninja -C "$root/build" shim/libgoshim.so &&
+	lib=$root/build/shim/libgoshim.so goshim=$root/build/tools/goshim load=$root/build/demo-load
+	server_program=$root/build/demo-server
+	run_waiting ninja -C "$root/build" shim/libgoshim.so tools/goshim &&
+		run_waiting cc -O2 -pthread -D_GNU_SOURCE -o "$server_program" "$root/preload-tests/command/server.c" &&
 		run_waiting cc -O2 -pthread -o "$load" "$root"/tools/load*.c -lm
 }

@@ -298,7 +298,9 @@ def suite_demo():
     have("memcached")
     passed = failed = 0
     status, lines = run(["tools/demo", "--no-install", "--rounds", "1", "--seconds", "1"], 120)
-    ok = status == 0 and any("none wrong" in line for line in lines) and any("SCHED " in line for line in lines)
+    ok = status == 0 and any("none wrong" in line for line in lines) and any("SCHED " in line for line in lines) and \
+        all(os.path.getsize(os.path.join(root, "build", "demo-" + name, "report.html")) > 10000
+            for name in ("memcached", "thread-per-connection"))
     passed, failed = passed + ok, failed + (not ok)
     for bad in (["--rounds", "0"], ["--seconds", "x"], ["--connections"], ["--nonsense"]):
         status, lines = run(["tools/demo", *bad], 20, quiet=True)
