@@ -412,10 +412,22 @@ noinline_fn bool metricspage(Meter *m, uint32_t page)
 	return got;
 }
 
+static void complete(Meter *m)
+{
+	Shard *s = m->shard;
+	bool got = s && populate(s, pages(sizeof *s)) == 0;
+	for (unsigned i = 0; i < nelem(m->have); i++)
+		atomic_store(got ? &m->have[i] : &m->refused[i], ~0ull);
+}
+
 void metricscomplete(void)
 {
-	if (region.header && !region.complete)
-		populate(region.header, region.size);
+	if (!region.header || region.complete)
+		return;
+	region.complete = true; /* nobody asks for more */
+	complete(&nobodys);
+	for (int32_t i = 0; i < sched.nallp; i++)
+		complete(&sched.allp[i]->meter);
 }
 
 void metricsthreads(int32_t n)

@@ -4,8 +4,12 @@
  */
 #include "../test.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <semaphore.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 
 enum { THREADS = 4 };
@@ -190,6 +194,22 @@ static void *once(void *arg)
 	return arg;
 }
 
+/* From now on it kills to ask for pages beforehand, which the program itself has never done. */
+static void nopopulate(void)
+{
+	struct sock_filter code[] = {
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 23 /* MADV_POPULATE_WRITE */, 0, 1),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {COUNT(code), code};
+	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog) == 0);
+}
+
 static const struct {
 	const char *name;
 	void *(*fn)(void *);
@@ -209,6 +229,12 @@ int main(int argc, char **argv)
 		struct rlimit none = {3, 3};
 		CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
 	}
+	if (!strcmp(what, "filter"))
+		all(1, once); /* the scheduler is there before the filter */
+	if (!strcmp(what, "filter"))
+		nopopulate();
+	if (!strcmp(what, "mlock"))
+		CHECK(mlockall(MCL_CURRENT | MCL_FUTURE) == 0);
 	if (!strcmp(what, "chroot"))
 		CHECK(chroot(argv[3]) == 0 && chdir("/") == 0);
 	void *(*fn)(void *) = locks;
