@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *what = "";
@@ -23,6 +24,16 @@ static atomic_uint answers;
 static int is(const char *name)
 {
 	return strcmp(what, name) == 0;
+}
+
+/* 2 ms of CPU, by the thread's own clock. */
+static void spin(void)
+{
+	struct timespec from, now;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+	do
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	while ((now.tv_sec - from.tv_sec) * 1000000000L + now.tv_nsec - from.tv_nsec < 2000000);
 }
 
 static void *serve(void *arg)
@@ -36,6 +47,8 @@ static void *serve(void *arg)
 		unsigned count = atomic_fetch_add(&answers, 1);
 		if (is("slow") && ours)
 			usleep(200000);
+		if (is("spin"))
+			spin();
 		if (is("crash") && count > 20)
 			abort();
 		if (is("leave") && count > 20)
@@ -68,6 +81,8 @@ int main(int argc, char **argv)
 	int port = argc > 1 ? atoi(argv[1]) : 0, one = 1;
 	what = argc > 2 ? argv[2] : "";
 	fprintf(stderr, "server %d '%s'\n", (int)getpid(), what);
+	if (is("spin"))
+		memset(malloc(64 << 20), 1, 64 << 20);
 	if (is("exits"))
 		return 7;
 	if (is("silent"))
