@@ -55,7 +55,8 @@ static const char *header(const char *line, const char *name)
 static bool length(const char *text, int base, uint64_t *out)
 {
 	char *end;
-	if (base == 10 ? *text < '0' || *text > '9' : !strchr("0123456789abcdefABCDEF", *text))
+	/* strtoull would take spaces, signs and nothing at all. */
+	if (!*text || !strchr(base == 10 ? "0123456789" : "0123456789abcdefABCDEF", *text))
 		return false;
 	*out = strtoull(text, &end, base);
 	return (size_t)(end - text) <= 16 && !end[strspn(end, " \t")];
