@@ -300,7 +300,7 @@ G *netpoll(int64_t delay, int32_t *n)
 		*n = list.n;
 		return list.head;
 	}
-	if (delay == 0)
+	if (delay == 0 && getg() != NULL)
 		atomic_store_explicit(&sched.polledat, nanotime(), memory_order_relaxed);
 	for (long i = 0; i < got; i++) {
 		uint64_t fd = ev[i].data.u64;

@@ -306,6 +306,9 @@ static void nap(int64_t now, int64_t until)
 		atomic_store(&sched.sysmonpolls, false);
 		injectglist(list, n);
 	} else if (sleep) {
+		/* They may begin to run something long. */
+		if (until > now + POLLLATE && netpollanywaiters())
+			until = now + POLLLATE;
 		notetsleep(&sched.sysmonnote, until - now);
 	}
 	atomic_store(&sched.sysmonuntil, 0);
@@ -395,6 +398,7 @@ void sysmonforkchild(void)
 void sysmon(void *unused)
 {
 	(void)unused;
+	int quiet = 0; /* looks in a row that found nobody to preempt for one that was woken */
 	int64_t tick = TICKMIN, nexttrace = 0, nextstorm = 0, nextverify = 0;
 	int64_t tickmax = debug.sysmon ? debug.sysmon : TICKMAX;
 	int64_t started = nanotime();
@@ -456,9 +460,12 @@ void sysmon(void *unused)
 			ns = INTRTICK;
 		if (ns > tickmax)
 			ns = tickmax;
-		/* Nobody was found that has run long enough: they switch, or will have soon. */
-		if (someonewoken() && ns > 4 * MINRUN)
-			ns = 4 * MINRUN;
+		/* Nobody was found that has run long enough: they switch, or will have soon. Where that goes on,
+		 * as in a busy server, looks are rarer. */
+		quiet = someonewoken() && !next ? quiet + 1 : 0;
+		int64_t most = quiet < 8 ? 4 * MINRUN : 12 * MINRUN;
+		if (someonewoken() && ns > most)
+			ns = most;
 		nap(now, now + ns);
 	}
 }
