@@ -108,7 +108,7 @@ static void no_change_of_hands(void)
 	/* A reader that the kernel sets aside in a call for long is taken for one that waits: seldom. */
 	long hands = count_of(line, " handoffs="), taken = count_of(line, " retaken=");
 	if (hands < 0 || taken < 0 || hands + taken > READS / 8)
-		FAIL("%d reads, but %s", READS, line);
+		FAIL("%d reads, but %.300s", READS, line);
 }
 
 static void not_in_memory(void)
