@@ -35,6 +35,26 @@ enum {
 	XSTATEMAGIC1 = 0x46505853,
 };
 
+#define ASSERTREG(reg) \
+	_Static_assert(offsetof(ucontext_t, uc_mcontext.gregs[REG_##reg]) == UC_##reg, "offsets.h")
+ASSERTREG(R8);
+ASSERTREG(R9);
+ASSERTREG(R12);
+ASSERTREG(R13);
+ASSERTREG(R14);
+ASSERTREG(R15);
+ASSERTREG(RDI);
+ASSERTREG(RSI);
+ASSERTREG(RBP);
+ASSERTREG(RBX);
+ASSERTREG(RDX);
+ASSERTREG(RCX);
+ASSERTREG(RSP);
+ASSERTREG(RIP);
+_Static_assert(offsetof(ucontext_t, uc_mcontext.fpregs) == UC_FPREGS, "offsets.h");
+_Static_assert(offsetof(ucontext_t, __fpregs_mem) == UC_FPENV, "offsets.h");
+_Static_assert(offsetof(ucontext_t, __fpregs_mem.mxcsr) == UC_MXCSR, "offsets.h");
+
 /* What the kernel puts on a signal stack, in its order. */
 struct sigframe {
 	uintptr_t pretcode;

@@ -354,6 +354,7 @@ static void *swaps(void *arg)
 	timer_delete(t);
 	CHECK(switches >= 20);
 	CHECK(work[0] > 0 && work[1] > 0);
+	CHECK(!blocked(SIGALRM));
 	return NULL;
 }
 

@@ -197,6 +197,8 @@ void *firstdefinition(const char *name)
 }
 
 int (*realsigsetjmp)(struct __jmp_buf_tag *, int);
+int (*realgetcontext)(ucontext_t *);
+int (*realswapcontext)(ucontext_t *, const ucontext_t *);
 
 bool realinit(void)
 {
@@ -214,6 +216,8 @@ bool realinit(void)
 			lack = rows[i].name;
 	}
 	realsigsetjmp = real.__sigsetjmp;
+	realgetcontext = real.getcontext;
+	realswapcontext = real.swapcontext;
 	missing = lack;
 	return lack == NULL;
 }

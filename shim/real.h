@@ -54,6 +54,7 @@
 #include <termios.h>
 #include <threads.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "api.h"
@@ -118,7 +119,10 @@ extern int __openat_2(int dir, const char *path, int flags);
  * name of the first such symbol ("libc.so.6" when that is not there at all).
  */
 bool realinit(void);
-extern int (*realsigsetjmp)(struct __jmp_buf_tag *, int); /* for entry.S */
+/* For entry.S. */
+extern int (*realsigsetjmp)(struct __jmp_buf_tag *, int);
+extern int (*realgetcontext)(ucontext_t *);
+extern int (*realswapcontext)(ucontext_t *, const ucontext_t *);
 const char *realmissing(void);
 
 /*

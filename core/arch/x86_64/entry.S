@@ -4,6 +4,8 @@
  * Exports are named here, since .symver wants the definition in its own file;
  * the rows of symbols.def check them.
  */
+#include "offsets.h"
+
 	.text
 
 /*
@@ -168,5 +170,119 @@ shim_setjmp:
 	jmp shim___sigsetjmp
 	.size shim_setjmp, .-shim_setjmp
 	.symver shim_setjmp, setjmp@@GLIBC_2.2.5
+
+/*
+ * int getcontext(ucontext_t *uc), int swapcontext(ucontext_t *old, const ucontext_t *uc): the mask that a
+ * context has is the goroutine's (shim/context.c). What is kept of the registers is what libc keeps, at the same places, so
+ * that either goes on from what the other saved. For others, libc's.
+ */
+.macro SAVECONTEXT
+	movq %r8, UC_R8(%rdi)
+	movq %r9, UC_R9(%rdi)
+	movq %r12, UC_R12(%rdi)
+	movq %r13, UC_R13(%rdi)
+	movq %r14, UC_R14(%rdi)
+	movq %r15, UC_R15(%rdi)
+	movq %rdi, UC_RDI(%rdi)
+	movq %rsi, UC_RSI(%rdi)
+	movq %rbp, UC_RBP(%rdi)
+	movq %rbx, UC_RBX(%rdi)
+	movq %rdx, UC_RDX(%rdi)
+	movq %rcx, UC_RCX(%rdi)
+	leaq 8(%rsp), %rax
+	movq %rax, UC_RSP(%rdi)
+	movq (%rsp), %rax
+	movq %rax, UC_RIP(%rdi)
+	leaq UC_FPENV(%rdi), %rax
+	movq %rax, UC_FPREGS(%rdi)
+	fnstenv (%rax)
+	fldenv (%rax)		/* the store has masked exceptions */
+	stmxcsr UC_MXCSR(%rdi)
+.endm
+
+	.globl shim_getcontext
+	.type shim_getcontext, @function
+shim_getcontext:
+	.cfi_startproc
+	movq goshim_g@gottpoff(%rip), %rax
+	cmpq $0, %fs:(%rax)
+	jne 1f
+	movq realgetcontext(%rip), %rax
+	jmp *%rax
+1:	SAVECONTEXT
+	subq $8, %rsp
+	.cfi_adjust_cfa_offset 8
+	call contextmask
+	addq $8, %rsp
+	.cfi_adjust_cfa_offset -8
+	xorl %eax, %eax
+	ret
+	.cfi_endproc
+	.size shim_getcontext, .-shim_getcontext
+	.symver shim_getcontext, getcontext@@GLIBC_2.2.5
+
+	.globl shim_swapcontext
+	.type shim_swapcontext, @function
+shim_swapcontext:
+	.cfi_startproc
+	movq goshim_g@gottpoff(%rip), %rax
+	cmpq $0, %fs:(%rax)
+	jne 1f
+	movq realswapcontext(%rip), %rax
+	jmp *%rax
+1:	SAVECONTEXT
+	pushq %rsi
+	.cfi_adjust_cfa_offset 8
+	call contextmask
+	popq %rdi
+	.cfi_adjust_cfa_offset -8
+	subq $8, %rsp
+	.cfi_adjust_cfa_offset 8
+	call shim_setcontext
+	ud2
+	.cfi_endproc
+	.size shim_swapcontext, .-shim_swapcontext
+	.symver shim_swapcontext, swapcontext@@GLIBC_2.2.5
+
+/* void loadcontext(const ucontext_t *uc): what libc's setcontext does once the mask is set. */
+	.globl loadcontext
+	.hidden loadcontext
+	.type loadcontext, @function
+loadcontext:
+	movq UC_FPREGS(%rdi), %rax
+	fldenv (%rax)
+	ldmxcsr UC_MXCSR(%rdi)
+	movq UC_R8(%rdi), %r8
+	movq UC_R9(%rdi), %r9
+	movq UC_R12(%rdi), %r12
+	movq UC_R13(%rdi), %r13
+	movq UC_R14(%rdi), %r14
+	movq UC_R15(%rdi), %r15
+	movq UC_RSI(%rdi), %rsi
+	movq UC_RBP(%rdi), %rbp
+	movq UC_RBX(%rdi), %rbx
+	movq UC_RDX(%rdi), %rdx
+	movq UC_RCX(%rdi), %rcx
+	movq UC_RSP(%rdi), %rsp
+	movq UC_RIP(%rdi), %r11
+	movq UC_RDI(%rdi), %rdi
+	xorl %eax, %eax
+	jmp *%r11
+	.size loadcontext, .-loadcontext
+
+/* Where the function of a makecontext returns to: rbx points to the context that follows. The last frame for unwinders,
+ * who look at the instruction before. */
+	.globl contextstart
+	.hidden contextstart
+	.type contextstart, @function
+	.cfi_startproc
+	.cfi_undefined rip
+	nop
+contextstart:
+	movq (%rbx), %rdi
+	call contextend
+	ud2
+	.cfi_endproc
+	.size contextstart, .-contextstart
 
 	.section .note.GNU-stack, "", @progbits
