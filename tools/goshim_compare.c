@@ -148,11 +148,24 @@ static void writehgrm(FILE *f, int mode)
 	free(h);
 }
 
+/* Whoever has the library in all processes of a shell has it in this one, too: the client shall be native. */
+static void benative(char **argv)
+{
+	char *before = getenv("LD_PRELOAD") ? strdup(getenv("LD_PRELOAD")) : NULL;
+	preload(false);
+	if (before && strcmp(before, getenv("LD_PRELOAD") ? getenv("LD_PRELOAD") : "")) {
+		execv("/proc/self/exe", argv - 1); /* the command's own, before "compare" */
+		fail("compare: /proc/self/exe: %s", strerror(errno));
+	}
+	free(before);
+}
+
 int compare(int argc, char **argv)
 {
 	FILE *html, *json, *hgrm[MAXMODES] = {0};
 	char name[64], value[4096];
 	const char *what;
+	benative(argv);
 	options(argc, argv);
 	checkserver();
 	if (mkdir(plan.output, 0777) && errno != EEXIST)
