@@ -403,6 +403,8 @@ int64_t handlecount(void);
 
 /* --- metrics -------------------------------------------------------------- */
 
+/* gp has that name, of less than 16 bytes, from now on; its children, too. Without one it is the process's. */
+void gname(G *gp, const char *name);
 void metricsend(void); /* the process ends in an orderly way */
 void metricscomplete(
     void); /* the system may refuse to give memory from now on: gets what may be needed */

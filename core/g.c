@@ -154,6 +154,7 @@ static G *gmake(P *pp, void (*fn)(void *), void *arg, void *tls, void *hostg, ui
 	gp->lockedm = NULL;
 	gp->lockedcount = 0;
 	gp->kmask = sched.basekmask;
+	gp->nameslot = getg() ? getg()->nameslot : 0;
 	cpureset(gp, 0);
 	gp->waitreason = WaitNone;
 	atomic_store_explicit(&gp->intr, 0, memory_order_relaxed);

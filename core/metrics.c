@@ -92,6 +92,8 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 	addto(&m->shard->moves[from][to], 1, shared);
 	if (from == Gdead)
 		return;
+	if (from == Grunning)
+		addto(&m->shard->running[gp->nameslot], now - since, shared);
 	record(m, from == Gsyscall && gp->lostp ? HistSyscallLost : histof(gp, from), now - since,
 	       shared);
 	gp->lostp = false;
@@ -115,8 +117,10 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 	uint64_t *b = &m->shard->buckets[h][histindex(now - since)];
 	if (unlikely(!havepage(m, pageof(m, b))))
 		return moveslow(gp, from, to);
-	if (from == Grunning)
+	if (from == Grunning) {
 		mp->lastmove = now;
+		addonce(&m->shard->running[gp->nameslot], now - since);
+	}
 	gp->since = now;
 	addonce(&m->shard->moves[from][to], 1);
 	addonce(b, 1);

@@ -13,6 +13,7 @@
 enum {
 	MetricStatuses = 6, /* of GStatus */
 	ShardPages = 128,   /* at most */
+	Names = 64,         /* of threads: the process's own, 62 more, and all that are left */
 };
 
 /* Histograms. The first are the waits, by WaitReason; WaitNone is a system call. */
@@ -42,6 +43,7 @@ typedef struct Shard {
 	uint64_t moves[MetricStatuses][MetricStatuses];
 	uint64_t sum[HistCount]; /* of what the histograms have */
 	uint64_t count[Counts];
+	uint64_t running[Names];
 	uint64_t lost; /* values for whose bucket there was no memory */
 	uint64_t buckets[HistCount][HistBuckets] __attribute__((aligned(64)));
 } Shard;

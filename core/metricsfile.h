@@ -24,7 +24,11 @@ typedef enum MetricKind {
 	MetricGauge,       /* as they are now */
 	MetricHistogram, /* one word, the sum of all values, and the buckets elsewhere (histindex) */
 	MetricMoves, /* count words, a square: how often goroutines went from one status to another */
+	MetricNames,  /* count names of threads, METRICSNAME bytes each */
+	MetricByName, /* count words, one for each of those; the first is that of the process */
 } MetricKind;
+
+enum { METRICSNAME = 16 };
 
 typedef enum MetricUnit {
 	MetricPlain,

@@ -37,7 +37,7 @@ enum {
 typedef struct Region {
 	MetricsHeader *header; /* NULL: there is none */
 	size_t size;
-	uint64_t shards, stride;
+	uint64_t names, shards, stride; /* offsets, and the distance between two shards */
 	int32_t nprocs;
 	bool complete; /* no page must be asked for */
 	char path[64]; /* "": it has none */
@@ -69,7 +69,14 @@ _Static_assert(ShardPages == 128, "the spare one is complete");
 		name, MetricCounter, MetricPlain, 1, 0, 1, SHARD(count) + 8 * (c), 0 \
 	}
 
+enum {
+	ENTRIES = 33,
+	NAMESAT = (sizeof(MetricsHeader) + ENTRIES * sizeof(MetricEntry) + 15) & ~15ul,
+};
+
 static const MetricEntry entries[] = {
+    {"names", MetricNames, MetricPlain, 0, 0, Names, NAMESAT, 0},
+    {"running.byname", MetricByName, MetricTicks, 1, 0, Names, SHARD(running), 0},
     {"moves", MetricMoves, MetricPlain, 1, 0, MetricStatuses *MetricStatuses, SHARD(moves), 0},
     COUNT("steals", CountStolen),
     COUNT("handoffs", CountHandoff),
@@ -268,6 +275,8 @@ static void sweep(void)
 
 /* --- making it ------------------------------------------------------------------------- */
 
+_Static_assert(nelem(entries) == ENTRIES, "names follow them");
+
 static size_t pages(size_t n)
 {
 	return (n + PAGE - 1) & ~(size_t)(PAGE - 1);
@@ -369,7 +378,8 @@ void metricsinit(int32_t n)
 {
 	uint64_t start = starttime();
 	Region r = {.nprocs = n,
-		    .shards = pages(sizeof(MetricsHeader) + sizeof entries),
+		    .names = NAMESAT,
+		    .shards = pages(NAMESAT + Names * METRICSNAME),
 		    .stride = pages(sizeof(Shard))};
 	r.size = r.shards + r.stride * (uint64_t)(n + 1);
 	sweep();
@@ -430,6 +440,44 @@ void metricscomplete(void)
 		complete(&sched.allp[i]->meter);
 }
 
+/* --- names of threads ------------------------------------------------------------------- */
+
+/* The last is of all that there was no room for. */
+enum { Free, Written, Ready, Others = Names - 1 };
+static _Atomic uint8_t slots[Names];
+
+static uint8_t slotof(const char *name)
+{
+	char(*names)[METRICSNAME] = (char(*)[METRICSNAME])((char *)region.header + region.names);
+	if (memcmp(region.header->name, name, METRICSNAME) == 0)
+		return 0;
+	for (int i = 1; i < Others; i++) {
+		uint8_t none = Free;
+		if (atomic_compare_exchange_strong(&slots[i], &none, Written)) {
+			memcpy(names[i], name, METRICSNAME);
+			atomic_store(&slots[i], Ready);
+			return (uint8_t)i;
+		}
+		while (atomic_load(&slots[i]) != Ready)
+			procyield();
+		if (memcmp(names[i], name, METRICSNAME) == 0)
+			return (uint8_t)i;
+	}
+	memcpy(names[Others], "(others)", 8);
+	return Others;
+}
+
+void gname(G *gp, const char *name)
+{
+	char whole[METRICSNAME] = "";
+	for (int i = 0; i < METRICSNAME - 1 && name[i]; i++)
+		whole[i] = name[i];
+	Section s = sectionenter();
+	if (region.header)
+		gp->nameslot = slotof(whole);
+	sectionleave(s);
+}
+
 void metricsthreads(int32_t n)
 {
 	if (region.header)
@@ -470,5 +518,6 @@ void metricsforkchild(void)
 	if (region.header)
 		sys2(SYS_munmap, (long)region.header, (long)region.size);
 	region = (Region){0};
+	memset(slots, 0, sizeof slots);
 	nobodys = (Meter)SPARE;
 }

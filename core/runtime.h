@@ -74,6 +74,7 @@ struct G {
 	_Atomic uint32_t waking;
 	_Atomic uint32_t intr; /* ginterrupt was called and not yet handled */
 	_Atomic bool parking;  /* its M's g0 is not done with parking it */
+	uint8_t nameslot;      /* gname */
 	bool lostp;            /* its P was taken in the system call that it is in (owner) */
 	bool wantintr;         /* the coming park may be ended by ginterrupt (owner) */
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */

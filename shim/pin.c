@@ -389,6 +389,7 @@ SHIM(int, prctl, int kind, ...)
 		}
 		strncpy(name, (const char *)a[0], sizeof name - 1);
 		memcpy(th->name, name, sizeof name);
+		gname(getg(), name);
 		if (th->ismain)
 			nameprocess(name);
 		return 0;

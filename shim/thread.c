@@ -162,7 +162,9 @@ static void threadmain(void *arg)
 	Thread *th = arg;
 	__pthread_unwind_buf_t buf;
 	blockstart();
-	th->gp = getg();
+	atomic_store((G * _Atomic *)&th->gp, getg());
+	if (atomic_load(&th->named))
+		gname(th->gp, th->name);
 	if (unlikely(th->birth) && !bear(th->birth))
 		threadstillborn(th);
 	sigthreadstart(th);
@@ -575,6 +577,11 @@ SHIM(int, pthread_setname_np, pthread_t t, const char *name)
 	if (n >= sizeof th->name)
 		return ERANGE;
 	memcpy(th->name, name, n + 1);
+	/* Either its goroutine sees the mark or we see the goroutine. */
+	atomic_store(&th->named, true);
+	G *gp = atomic_load((G * _Atomic *)&th->gp);
+	if (gp)
+		gname(gp, name);
 	if (th->ismain)
 		nameprocess(name);
 	return 0;

@@ -65,8 +65,9 @@ typedef struct Thread {
 	/* Its kernel thread is to end with it: where the kernel clears its id then. */
 	_Atomic int *ends;
 	int endtid;
-	G *vforkgp;    /* while a vfork child runs on it */
-	char name[16]; /* also main's, which the kernel has too */
+	G *vforkgp;         /* while a vfork child runs on it */
+	char name[16];      /* also main's, which the kernel has too */
+	_Atomic bool named; /* by pthread_setname_np, perhaps before it had a goroutine */
 	/* Who made it, and where that goes on; 0: a foreign thread. For debuggers. */
 	int64_t creator;
 	void *creatorpc;

@@ -129,6 +129,30 @@ static void rows(const Metrics *m, const char *what, bool scheduler)
 	}
 }
 
+/* The threads that ran most, by name, if they have names. */
+static void names(const Metrics *m)
+{
+	const Metric *x = metricnamed(m, "running.byname");
+	bool listed[256] = {false};
+	if (!x || x->kind != MetricByName || !x->total || x->words[0] == x->total)
+		return;
+	printf("\n%-20s %10s %9s %9s\n", "running, by thread", "", "total", "part");
+	for (int lines = 0; lines < 16; lines++) {
+		uint32_t most = UINT32_MAX;
+		char name[METRICSNAME];
+		for (uint32_t i = 0; i < x->nwords && i < 256; i++)
+			if (!listed[i] && x->words[i] &&
+			    (most == UINT32_MAX || x->words[i] > x->words[most]))
+				most = i;
+		if (most == UINT32_MAX)
+			break;
+		listed[most] = true;
+		metricsname(m, most, name);
+		printf("%-20s %10s %9s %7.1f %%\n", name, "", duration((double)x->words[most]),
+		       100.0 * (double)x->words[most] / (double)x->total);
+	}
+}
+
 static void table(const Metrics *m, double elapsed, bool interval)
 {
 	const MetricsHeader *h = &m->header;
@@ -163,6 +187,7 @@ static void table(const Metrics *m, double elapsed, bool interval)
 	putchar('\n');
 	rows(m, "goroutines' time", false);
 	rows(m, "the scheduler", true);
+	names(m);
 	const Metric *lost = metricnamed(m, "lost");
 	if (lost && lost->value)
 		printf("%llu values are not in this table: there was no memory for them\n",
@@ -232,6 +257,16 @@ static void json(const Metrics *m, double elapsed)
 		if (m->metric[i].kind == MetricCounter)
 			printf(",\"%s\":%llu", m->metric[i].name,
 			       (unsigned long long)m->metric[i].value);
+	printf("},\"running_by_name_ns\":{");
+	const Metric *byname = metricnamed(m, "running.byname");
+	for (uint32_t i = 0, n = 0; byname && byname->kind == MetricByName && i < byname->nwords;
+	     i++) {
+		char name[METRICSNAME];
+		metricsname(m, i, name);
+		if (byname->words[i])
+			printf("%s\"%s\":%llu", n++ ? "," : "", name,
+			       (unsigned long long)byname->words[i]);
+	}
 	printf("},\"histograms\":{");
 	for (int i = 0, n = 0; i < m->nmetrics; i++) {
 		const Metric *x = &m->metric[i];

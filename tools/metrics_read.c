@@ -114,7 +114,9 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 {
 	Metric *x = &m->metric[m->nmetrics];
 	bool histogram = e->kind == MetricHistogram;
-	if (e->kind < MetricCounter || e->kind > MetricMoves || e->unit > MetricNs ||
+	if (e->kind == MetricNames && (e->sharded || e->count > *left / 2))
+		return false;
+	if (e->kind < MetricCounter || e->kind > MetricByName || e->unit > MetricNs ||
 	    e->subbits > 16 || e->count == 0 || e->count > *left ||
 	    (histogram &&
 	     (e->count >> e->subbits) + e->subbits > 62) || /* more than numbers have */
@@ -125,18 +127,18 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 	x->kind = (MetricKind)e->kind;
 	x->unit = (MetricUnit)e->unit;
 	x->subbits = e->subbits;
-	x->nwords = e->count;
-	x->words = calloc(e->count, sizeof *x->words);
+	x->nwords = e->kind == MetricNames ? e->count * (METRICSNAME / 8) : e->count;
+	x->words = calloc(x->nwords, sizeof *x->words);
 	if (!x->words)
 		return false;
-	*left -= e->count;
+	*left -= x->nwords;
 	bool ok = true;
 	uint32_t n = e->sharded ? m->header.nshards : 1;
 	for (uint32_t i = 0; i < n && ok; i++) {
 		uint64_t base =
 		    e->sharded ? m->header.shards + (uint64_t)m->header.shardsize * i : 0;
 		if (!histogram)
-			ok = addwords(b, base + e->offset, e->count, x->words);
+			ok = addwords(b, base + e->offset, x->nwords, x->words);
 		else
 			ok = addwords(b, base + e->offset, 1, &x->value) &&
 			     addwords(b, base + e->buckets, e->count, x->words);
@@ -145,8 +147,11 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 		free(x->words);
 		return false;
 	}
-	for (uint32_t i = 0; i < x->nwords; i++)
+	for (uint32_t i = 0; i < x->nwords; i++) {
+		if (x->kind == MetricByName && x->unit == MetricTicks)
+			x->words[i] = (uint64_t)((double)x->words[i] * m->nspertick);
 		x->total += x->words[i];
+	}
 	if (!histogram)
 		x->value = x->words[0];
 	else if (x->unit == MetricTicks)
@@ -239,7 +244,8 @@ void metricsdiff(Metrics *now, const Metrics *before)
 	for (int i = 0; i < now->nmetrics; i++) {
 		Metric *x = &now->metric[i];
 		const Metric *y = metricnamed(before, x->name);
-		if (x->kind == MetricGauge || !y || y->kind != x->kind || y->nwords != x->nwords)
+		if (x->kind == MetricGauge || x->kind == MetricNames || !y || y->kind != x->kind ||
+		    y->nwords != x->nwords)
 			continue;
 		x->value = atleast0(x->value, y->value);
 		x->total = 0;
@@ -275,6 +281,16 @@ int64_t metricstatus(const Metrics *m, int status)
 {
 	int64_t n = (int64_t)(metricmoves(m, -1, status) - metricmoves(m, status, -1));
 	return n < 0 ? 0 : n;
+}
+
+void metricsname(const Metrics *m, uint32_t i, char name[METRICSNAME])
+{
+	const Metric *x = metricnamed(m, "names");
+	name[0] = 0;
+	if (i == 0)
+		memcpy(name, m->header.name, METRICSNAME);
+	else if (x && x->kind == MetricNames && i < x->nwords / 2)
+		copyname(name, (const char *)(x->words + (size_t)i * 2), METRICSNAME - 1);
 }
 
 double metriclow(const Metrics *m, const Metric *h, uint32_t i)

@@ -21,7 +21,7 @@ typedef struct Metric {
 	unsigned subbits;
 	uint64_t value; /* of a counter or gauge; of a histogram the sum of what it counts, in ns */
 	uint64_t total; /* of a histogram: how many values */
-	uint32_t nwords; /* buckets; cells of a square */
+	uint32_t nwords; /* buckets; cells of a square; of names; of figures by name, in ns */
 	uint64_t *words;
 } Metric;
 
@@ -61,6 +61,8 @@ const Metric *metricnamed(const Metrics *m, const char *name);
 /* Goroutines that have status `status`. How often they went from one to the other, any if < 0. */
 int64_t metricstatus(const Metrics *m, int status);
 uint64_t metricmoves(const Metrics *m, int from, int to);
+/* Name number i of threads. */
+void metricsname(const Metrics *m, uint32_t i, char name[METRICSNAME]);
 /* Of a histogram, in ns: the first value of bucket i, and the value that a part of all is not above. */
 double metriclow(const Metrics *m, const Metric *h, uint32_t i);
 double metricquantile(const Metrics *m, const Metric *h, double part);

@@ -140,11 +140,36 @@ static void *parked(void *arg)
 	return arg;
 }
 
+/* Each is named by its maker, makes a thread that has its name, and one names itself. */
+static long share = 10000000;
+
+static void *heir(void *arg)
+{
+	spin(2 * share);
+	return arg;
+}
+
+static void *isnamed(void *arg)
+{
+	pthread_t t;
+	if (arg)
+		CHECK(prctl(PR_SET_NAME, "first\"of{all}") == 0);
+	spin(share);
+	CHECK(pthread_create(&t, NULL, heir, NULL) == 0);
+	pthread_join(t, NULL);
+	return NULL;
+}
+
 static void all(int n, void *(*fn)(void *))
 {
 	pthread_t *t = calloc((size_t)n, sizeof *t);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
+		char name[16];
 		CHECK(pthread_create(&t[i], NULL, fn, i ? NULL : t) == 0);
+		snprintf(name, sizeof name, "named-%d", i % 1000);
+		if (fn == isnamed && i)
+			CHECK(pthread_setname_np(t[i], name) == 0);
+	}
 	if (fn == queues) {
 		nap(100000000);
 		pthread_mutex_lock(&m);
@@ -213,14 +238,15 @@ static void nopopulate(void)
 static const struct {
 	const char *name;
 	void *(*fn)(void *);
-} works[] = {{"sleeps", sleeps},  {"rwlocks", readslocked}, {"sems", posts},
-	     {"barriers", meets}, {"queues", queues},       {"parked", parked},
-	     {"spins", spins},    {"reads", reads},         {"joins", once}};
+} works[] = {{"sleeps", sleeps}, {"rwlocks", readslocked}, {"sems", posts},  {"barriers", meets},
+	     {"queues", queues}, {"parked", parked},       {"spins", spins}, {"reads", reads},
+	     {"names", isnamed}, {"joins", once}};
 
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "locks";
 	int n = argc > 2 ? atoi(argv[2]) : THREADS;
+	share /= n > 10 ? 100 : 1;
 	sem_init(&sem, 0, 0);
 	pthread_barrier_init(&barrier, NULL, THREADS);
 	printf("ready\n");
