@@ -428,7 +428,8 @@ static bool lookindirectory(MetricsSource *s)
 	for (struct dirent *e; d && (e = readdir(d));) {
 		char path[300];
 		int pid, at = 0;
-		if (sscanf(e->d_name, METRICS_PREFIX "%*u.%d.%n", &pid, &at) != 1 || !at ||
+		unsigned user;
+		if (sscanf(e->d_name, METRICS_PREFIX "%u.%d.%n", &user, &pid, &at) != 2 || !at ||
 		    pid != s->pid)
 			continue;
 		snprintf(path, sizeof path, METRICS_DIR "%s", e->d_name);
@@ -437,7 +438,9 @@ static bool lookindirectory(MetricsSource *s)
 			err = s->fd < 0 ? errno : err;
 			continue;
 		}
-		if (fstat(fd, &st) || (s->fd >= 0 && st.st_ctime <= newest.st_ctime)) {
+		/* Anybody may make files of that name there. */
+		if (fstat(fd, &st) || st.st_uid != user ||
+		    (s->fd >= 0 && st.st_ctime <= newest.st_ctime)) {
 			close(fd);
 			continue;
 		}
