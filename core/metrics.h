@@ -44,7 +44,8 @@ typedef struct Shard {
 	uint64_t sum[HistCount]; /* of what the histograms have */
 	uint64_t count[Counts];
 	uint64_t running[Names];
-	uint64_t lost; /* values for whose bucket there was no memory */
+	uint64_t began[WaitReasonCount]; /* waits; their ends are in the histograms */
+	uint64_t lost;                   /* values for whose bucket there was no memory */
 	uint64_t buckets[HistCount][HistBuckets] __attribute__((aligned(64)));
 } Shard;
 

@@ -70,9 +70,16 @@ _Static_assert(ShardPages == 128, "the spare one is complete");
 	}
 
 enum {
-	ENTRIES = 33,
+	ENTRIES = 48,
 	NAMESAT = (sizeof(MetricsHeader) + ENTRIES * sizeof(MetricEntry) + 15) & ~15ul,
 };
+
+/* A wait, and how often it began: what is more than have ended waits now. */
+#define WAIT(name, reason)                                                                         \
+	HIST(name, reason),                                                                        \
+	{                                                                                          \
+		"began." name, MetricCounter, MetricPlain, 1, 0, 1, SHARD(began) + 8 * (reason), 0 \
+	}
 
 static const MetricEntry entries[] = {
     {"names", MetricNames, MetricPlain, 0, 0, Names, NAMESAT, 0},
@@ -90,21 +97,21 @@ static const MetricEntry entries[] = {
     HIST("running", HistRunning),
     HIST("syscall", HistSyscall),
     HIST("syscall.lost", HistSyscallLost),
-    HIST("wait.mutex", WaitMutex),
-    HIST("wait.cond", WaitCond),
-    HIST("wait.rwlock.read", WaitRWMutexR),
-    HIST("wait.rwlock.write", WaitRWMutexW),
-    HIST("wait.sem", WaitSem),
-    HIST("wait.barrier", WaitBarrier),
-    HIST("wait.once", WaitOnce),
-    HIST("wait.join", WaitJoin),
-    HIST("wait.futex", WaitFutex),
-    HIST("wait.sleep", WaitSleep),
-    HIST("wait.io.read", WaitIORead),
-    HIST("wait.io.write", WaitIOWrite),
-    HIST("wait.io.poll", WaitIOPoll),
-    HIST("wait.signal", WaitSignal),
-    HIST("wait.thread", WaitThread),
+    WAIT("wait.mutex", WaitMutex),
+    WAIT("wait.cond", WaitCond),
+    WAIT("wait.rwlock.read", WaitRWMutexR),
+    WAIT("wait.rwlock.write", WaitRWMutexW),
+    WAIT("wait.sem", WaitSem),
+    WAIT("wait.barrier", WaitBarrier),
+    WAIT("wait.once", WaitOnce),
+    WAIT("wait.join", WaitJoin),
+    WAIT("wait.futex", WaitFutex),
+    WAIT("wait.sleep", WaitSleep),
+    WAIT("wait.io.read", WaitIORead),
+    WAIT("wait.io.write", WaitIOWrite),
+    WAIT("wait.io.poll", WaitIOPoll),
+    WAIT("wait.signal", WaitSignal),
+    WAIT("wait.thread", WaitThread),
     HISTIN("late.timer", HistTimer, MetricNs),
     HIST("late.preemption", HistPreempt),
     HIST("world.stopped", HistWorld),

@@ -104,6 +104,25 @@ static const char *title(const char *name)
 	return name;
 }
 
+/* How often a wait began, which has ended as often as its histogram has values. */
+static bool iswaits(const Metric *x)
+{
+	return !strncmp(x->name, "began.", 6);
+}
+
+static bool asdifference; /* of two readings: there is no now */
+
+/* How many goroutines wait for x, a histogram, now. */
+static uint64_t waiting(const Metrics *m, const Metric *x)
+{
+	char name[64];
+	if (x->kind != MetricHistogram || strncmp(x->name, "wait.", 5))
+		return 0;
+	snprintf(name, sizeof name, "began.%s", x->name);
+	const Metric *began = metricnamed(m, name);
+	return began && began->value > x->total ? began->value - x->total : 0;
+}
+
 /* Not a part of a goroutine's life. */
 static bool schedulers(const Metric *x)
 {
@@ -172,6 +191,11 @@ static void table(const Metrics *m, double elapsed, bool interval)
 			printf("%s %lld %s", i ? "," : ":",
 			       (long long)metricstatus(m, states[i].status),
 			       states[i].status == SYSCALL ? "in system calls" : states[i].name);
+		for (int i = 0, n = 0; i < m->nmetrics; i++)
+			if (waiting(m, &m->metric[i]))
+				printf("%s%llu %s", n++ ? ", " : ": ",
+				       (unsigned long long)waiting(m, &m->metric[i]),
+				       m->metric[i].name + strlen("wait."));
 		putchar('\n');
 	}
 	for (int i = 0; i < NCOUNTERS; i++) {
@@ -181,7 +205,8 @@ static void table(const Metrics *m, double elapsed, bool interval)
 			printf(" (%.0f/s)", (double)n / elapsed);
 	}
 	for (int i = 0; i < m->nmetrics; i++)
-		if (m->metric[i].kind == MetricCounter && strcmp(m->metric[i].name, "lost"))
+		if (m->metric[i].kind == MetricCounter && strcmp(m->metric[i].name, "lost") &&
+		    !iswaits(&m->metric[i]))
 			printf(", %llu %s", (unsigned long long)m->metric[i].value,
 			       m->metric[i].name);
 	putchar('\n');
@@ -254,9 +279,14 @@ static void json(const Metrics *m, double elapsed)
 		printf("%s\"%s\":%llu", i ? "," : "", counters[i].name,
 		       (unsigned long long)metricmoves(m, counters[i].from, counters[i].to));
 	for (int i = 0; i < m->nmetrics; i++)
-		if (m->metric[i].kind == MetricCounter)
+		if (m->metric[i].kind == MetricCounter && !iswaits(&m->metric[i]))
 			printf(",\"%s\":%llu", m->metric[i].name,
 			       (unsigned long long)m->metric[i].value);
+	printf("},\"waiting\":{");
+	for (int i = 0, n = 0; i < m->nmetrics && !asdifference; i++)
+		if (waiting(m, &m->metric[i]))
+			printf("%s\"%s\":%llu", n++ ? "," : "", m->metric[i].name,
+			       (unsigned long long)waiting(m, &m->metric[i]));
 	printf("},\"running_by_name_ns\":{");
 	const Metric *byname = metricnamed(m, "running.byname");
 	for (uint32_t i = 0, n = 0; byname && byname->kind == MetricByName && i < byname->nwords;
@@ -310,7 +340,7 @@ static void prometheus(const Metrics *m)
 		printf("goshim_goroutines{%s,state=\"%s\"} %lld\n", labels, states[i].name,
 		       (long long)metricstatus(m, states[i].status));
 	for (int i = 0; i < m->nmetrics; i++)
-		if (m->metric[i].kind == MetricCounter)
+		if (m->metric[i].kind == MetricCounter && !iswaits(&m->metric[i]))
 			printf("# TYPE goshim_%s_total counter\ngoshim_%s_total{%s} %llu\n",
 			       promname(m->metric[i].name), promname(m->metric[i].name), labels,
 			       (unsigned long long)m->metric[i].value);
@@ -437,6 +467,7 @@ static void report(MetricsSource *s, double interval, long count)
 		if (!metricsread(s, &now, why))
 			fail("%s", why);
 		double elapsed = seconds(&now);
+		asdifference = interval > 0;
 		Metrics kept = {0};
 		if (interval > 0) {
 			elapsed = (double)(now.atns - before.atns) / 1e9;
