@@ -8,6 +8,8 @@
  * the kernel has: the tids in /proc/self/task, and without /proc those that
  * the runtime made.
  *
+ * One kernel thread alone can be asked, too, for a call that only it may make (syscallon).
+ *
  * The caller goes first: if it fails, nothing has changed. Another thread
  * failing after that would leave the process half root; it is ended then, as by libc.
  */
@@ -32,6 +34,12 @@ static struct {
 	_Atomic uint32_t acks; /* threads that have made it */
 	_Atomic long failed;
 } ids;
+
+/* The call that one kernel thread is to make (idslock); it writes 0 when it has. */
+static struct {
+	_Atomic int tid;
+	long nr, a[4], r;
+} alone;
 
 /*
  * The last command that a thread has made, by its tid: what it has of its own is a goroutine's. Places
@@ -100,7 +108,14 @@ static void handler(int sig, siginfo_t *info, void *ctx)
 	(void)ctx;
 	if (info->si_code != SI_TKILL || info->si_pid != (pid_t)sys0(SYS_getpid))
 		return;
-	int at = placeof((int)sys0(SYS_gettid));
+	int tid = (int)sys0(SYS_gettid);
+	if (atomic_load(&alone.tid) == tid) {
+		alone.r = sys4(alone.nr, alone.a[0], alone.a[1], alone.a[2], alone.a[3]);
+		atomic_store(&alone.tid, 0);
+		sys3(SYS_futex, (long)&alone.tid, 129, 1);
+		return;
+	}
+	int at = placeof(tid);
 	uint32_t seq = atomic_load(&ids.seq);
 	if (at < 0 || atomic_load(&made[at].seq) == seq)
 		return; /* asked twice */
@@ -259,6 +274,38 @@ static int onall(long nr, long a, long b, long c)
 	unlockOSThread();
 	end(mask);
 	return (int)errnoret(r);
+}
+
+static bool isours;
+
+static void isitours(int tid)
+{
+	isours |= tid == atomic_load(&alone.tid);
+}
+
+long syscallon(int tid, long nr, const long *a)
+{
+	uint64_t mask = begin();
+	bool gone = tid == (int)sys0(SYS_getpid) && atomic_load(&mainended) == forkgen;
+	alone.nr = nr;
+	memcpy(alone.a, a, sizeof alone.a);
+	atomic_store(&alone.tid, tid);
+	isours = false;
+	eachkernelthread(isitours);
+	if (isours && !gone) {
+		entersyscall();
+		install();
+		gone = sys3(SYS_tgkill, sys0(SYS_getpid), tid, SIGSETXID) != 0;
+		while (!gone && atomic_load(&alone.tid)) {
+			struct timespec ts = {0, 1000000};
+			sys4(SYS_futex, (long)&alone.tid, 128, tid, (long)&ts);
+			gone = isgone(tid);
+		}
+		exitsyscall();
+	}
+	long r = atomic_exchange(&alone.tid, 0) ? -ESRCH : alone.r;
+	end(mask);
+	return r;
 }
 
 #define NATIVE(call)         \

@@ -326,23 +326,6 @@ SHIM(int, arch_prctl, int kind, unsigned long addr)
 	return (int)CHANGES(archofthread(kind) ? PinMore : 0, SYS_arch_prctl, kind, (long)addr);
 }
 
-SHIM(long, ptrace, enum __ptrace_request request, ...)
-{
-	long a[3];
-	va_list ap;
-	va_start(ap, request);
-	for (int i = 0; i < 3; i++)
-		a[i] = va_arg(ap, long);
-	va_end(ap);
-	unsigned new = pin(PinSelf); /* the tracer is a kernel thread */
-	errno = 0;
-	long r = real.ptrace(request, a[0], a[1], a[2]);
-	KEEP_ERRNO;
-	if (r == -1 && errno)
-		unpin(new);
-	return r;
-}
-
 /* Why a thread has to be wired that has the kernel do this kind of prctl; 0: no reason. */
 static unsigned prctlwires(int kind)
 {
@@ -504,6 +487,7 @@ bool pincall(long nr, long *a, long *r)
 		*r = sets(PinMore, nr, a, &a[1]);
 		return true;
 	case SYS_perf_event_open: *r = perfevent(a); return true;
+	case SYS_ptrace: *r = trace(a); return true;
 	case SYS_seccomp: *r = seccomp(a); return true;
 	case SYS_sched_getaffinity:
 	case SYS_sched_getscheduler:

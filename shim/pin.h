@@ -19,6 +19,7 @@ void unpin(unsigned why);
 /* The system call nr, which sets something that the kernel keeps for the calling thread. */
 long changes(unsigned why, long nr, const long *a);
 long seccomp(const long *a); /* the system call */
+long trace(const long *a);   /* ptrace, the system call */
 /* The caller's affinity, class or nice value has been set: back to what all have? */
 void settle(void);
 /* Before the caller is wired to its kernel thread, which may have to end with it: not main's, unless it is main. */

@@ -51,6 +51,9 @@ int cleanthread(void);
 /* All of the process, some perhaps more than once. False: there is no telling that these were all. */
 bool alltasks(void (*fn)(int tid));
 
+/* The system call nr on the kernel thread tid, which the runtime has made or is main's: its result. ESRCH: it is none of those. */
+long syscallon(int tid, long nr, const long *a);
+
 /* asleep.c; the first two for core/host.h */
 bool hashandlers(void);
 bool hasoutsiders(bool (*known)(int tid));
