@@ -260,9 +260,7 @@ bool maywaitinkernel(void)
 	bool may = mp->lockedg != NULL;
 	if (!may) {
 		bool idle = runqempty(getp(mp)) && sched.runqsize == 0;
-		may = idle && !mshort() &&
-		      atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) <
-			  sched.maxkblocked &&
+		may = idle && fewwaitinkernel() &&
 		      (!atomic_load_explicit(&sched.crowded, memory_order_relaxed) ||
 		       !netpollanywaiters());
 		if (!idle)
@@ -276,8 +274,7 @@ bool maywaitinkernel(void)
 
 bool givewayonce(void)
 {
-	if (atomic_load_explicit(&sched.crowded, memory_order_relaxed) ||
-	    atomic_load_explicit(&sched.nkblocked, memory_order_relaxed) >= sched.maxkblocked)
+	if (atomic_load_explicit(&sched.crowded, memory_order_relaxed) || !fewwaitinkernel())
 		return false;
 	gosched();
 	return true;
