@@ -102,6 +102,7 @@ void threadforkchild(Thread *self)
 	atomic_store(&joinlock, 0);
 	atomic_store(&nthreads, 1);
 	endforkchild();
+	ownstackforkchild();
 	if (!self) {
 		memset(&mainthread, 0, sizeof mainthread);
 		return;
@@ -133,6 +134,8 @@ static void threaddone(void *arg)
 	th->gp = NULL;
 	if (!th->userstack)
 		stackfree(th->stack);
+	else if (!th->ismain)
+		ownstackleave(th);
 	uint32_t old = atomic_fetch_or(&th->state, ThreadExited);
 	if ((old & ThreadStateMask) == ThreadDetached)
 		threadfree(th);
@@ -251,6 +254,7 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	if (w->stackaddr) {
 		s.lo = s.guard = (uintptr_t)w->stackaddr;
 		s.hi = s.lo + w->stacksize;
+		ownstackwait(s.lo, s.hi);
 	} else {
 		/* The guard is not part of the size, as in glibc since 2.27. */
 		guard = pageup(w->guardsize);
@@ -300,6 +304,8 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	atomic_fetch_add(&nthreads, 1);
 	sigthreadcount(th);
 	threadlink(th);
+	if (w->stackaddr)
+		ownstacktake(th);
 	*out = (pthread_t)block;
 	/* From here on it may run, and if detached be gone. */
 	Birth birth = {.wish = &w->kernel, .pinned = self ? self->pinned & ~PinSelf : 0};
@@ -313,7 +319,9 @@ static int create(pthread_t *out, const Wish *w, void *(*start)(void *), void *a
 	threadunlink(th);
 	sigthreadexit(th);
 	atomic_fetch_sub(&nthreads, 1);
-	if (!w->stackaddr)
+	if (w->stackaddr)
+		ownstackleave(th);
+	else
 		oldstack(s);
 	blockput(block);
 	return err == -ENOMEM ? EAGAIN : -err;

@@ -35,6 +35,7 @@ typedef struct Thread {
 	Stack stack;                 /* ours, or the program's when userstack */
 	size_t stacksize, guardsize; /* of ours: what was asked for */
 	bool userstack;
+	struct Thread *nextuser;     /* ownstack.c */
 	bool ismain;
 	uintptr_t
 	    clonedstack; /* where the one ends that clone() was given for this process; 0: none */
@@ -89,6 +90,12 @@ static inline size_t pageup(size_t n)
 /* Of a pthread_t; NULL: it is no goroutine's (a foreign thread, or main before the start). */
 Thread *threadof(pthread_t t);
 extern Thread mainthread;
+/* ownstack.c: waits until no thread is on that stack of the program's, for a while; th is to run on one; it is off it. */
+void ownstackwait(uintptr_t lo, uintptr_t hi);
+void ownstacktake(Thread *th);
+void ownstackleave(Thread *th);
+void ownstackforkchild(void);
+
 /* Live threads: calls fn under the list's lock until it returns false. */
 void threadseach(bool (*fn)(Thread *th, void *arg), void *arg);
 Thread *threadwithtid(uint32_t tid); /* the live one, or NULL */
