@@ -35,7 +35,7 @@ typedef struct Thread {
 	Stack stack;                 /* ours, or the program's when userstack */
 	size_t stacksize, guardsize; /* of ours: what was asked for */
 	bool userstack;
-	struct Thread *nextuser;     /* ownstack.c */
+	struct Thread *nextuser; /* ownstack.c */
 	bool ismain;
 	uintptr_t
 	    clonedstack; /* where the one ends that clone() was given for this process; 0: none */
