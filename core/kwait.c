@@ -87,6 +87,7 @@ void kwaitend(bool done)
 	if (unlikely(atomic_load(&line) != 0) && takeplace())
 		handover();
 }
+
 void callback(M *mp)
 {
 	atomic_store(&mp->calledback, true);
