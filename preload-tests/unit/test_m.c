@@ -383,13 +383,15 @@ Test(m, wired_goroutines_keep_their_thread, .timeout = 30)
 }
 
 static _Atomic int ownedtid;
+static _Atomic bool watched;
 
 static void owner(void *arg)
 {
 	(void)arg;
 	lockOSThread();
 	atomic_store(&ownedtid, gettid_os());
-	for (int i = 0; i < 300; i++)
+	/* Not before somebody has seen it. */
+	for (int i = 0; i < 300 || !atomic_load(&watched); i++)
 		gosched();
 	atomic_store(&ownedtid, 0);
 	unlockOSThread();
@@ -413,6 +415,7 @@ static void alone(void)
 	spawn(owner, NULL);
 	while (ownedtid == 0)
 		gosched();
+	atomic_store(&watched, true);
 	for (int i = 0; i < 10; i++)
 		spawn(visitor, NULL);
 	joinall();
