@@ -33,7 +33,9 @@ void minitsignals(M *mp)
 	stack_t ss = {.ss_sp = (void *)mp->gsignallo,
 		      .ss_flags = 0,
 		      .ss_size = mp->gsignalhi - mp->gsignallo};
-	sys2(131 /* sigaltstack */, (long)&ss, 0);
+	long r = sys2(131 /* sigaltstack */, (long)&ss, 0);
+	if (unlikely(r))
+		throw("minitsignals: sigaltstack");
 	setkmask(mp, sched.basekmask);
 }
 

@@ -112,6 +112,11 @@ int setgomaxprocs(int n)
 
 /* --- the start --------------------------------------------------------------------------- */
 
+static void initsignals(void *m0)
+{
+	minitsignals(m0);
+}
+
 int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	      uint64_t kmask) UNCHECKED_ROLES
 {
@@ -167,7 +172,8 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	sched.ngpeak = 1;
 	sched.allp[0]->status = Pidle;
 	acquirep(m0, sched.allp[0]);
-	minitsignals(m0);
+	/* Not on this stack: it may be the program's alternate one, which the kernel would keep. */
+	onstack0(initsignals, m0, g0->sched.sp);
 	goshim_g = gp;
 	casgstatus(gp, Gdead, Grunning);
 	atomic_store(&m0->locks, 0);

@@ -162,6 +162,38 @@ static void faults_left_by_siglongjmp(void)
 	munmap(no_access, 4096);
 }
 
+/* A process whose first thread is made on the alternate stack: what other threads get runs on top of nothing there. */
+static volatile unsigned char canary_seen;
+
+static void threads_on_altstack(int sig)
+{
+	volatile unsigned char canary[4096];
+
+	(void)sig;
+	memset((void *)canary, 0x5a, sizeof canary);
+	faults_left_by_siglongjmp();
+	for (unsigned i = 0; i < sizeof canary; i++)
+		CHECK_EQ(canary[i], 0x5a);
+	canary_seen = canary[0];
+}
+
+static int first_threads(void)
+{
+	struct sigaction sa = {.sa_handler = threads_on_altstack, .sa_flags = SA_ONSTACK};
+	stack_t ss = {.ss_sp = malloc(SIZE), .ss_size = SIZE};
+
+	REQUIRE(sigaltstack(&ss, NULL) == 0);
+	REQUIRE(sigaction(SIGUSR1, &sa, NULL) == 0);
+	raise(SIGUSR1);
+	CHECK_EQ(canary_seen, 0x5a);
+	return 7;
+}
+
+static void first_threads_made_on_altstack(void)
+{
+	CHECK_EQ(in_child(first_threads), 7 << 8);
+}
+
 /* A handler that repairs: the faulting instruction runs again. */
 static void on_repair(int sig, siginfo_t *info, void *context)
 {
@@ -252,6 +284,7 @@ static const struct test_case cases[] = {
     {"one_for_each_thread", one_for_each_thread},
     {"onstack_without_one", onstack_without_one},
     {"faults_left_by_siglongjmp", faults_left_by_siglongjmp},
+    {"first_threads_made_on_altstack", first_threads_made_on_altstack},
     {"faults_repaired", faults_repaired},
     {"overflow_handled_on_altstack", overflow_handled_on_altstack},
 };
