@@ -417,9 +417,9 @@ void exitsyscall0(G *gp);
  * alone: SIGURG would end some calls with EINTR, whatever SA_RESTART says. */
 bool computes(M *mp);
 
-/* traceback.c */
+/* capture.c */
 void capturesignal(M *mp, const void *ctx) SIGSAFE; /* if mp->capture is set */
-void tracebackforkchild(void);
+void captureforkchild(void);
 
 /* preempt.c */
 void preempttaken(P *pp);

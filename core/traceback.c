@@ -1,17 +1,10 @@
 /*
  * traceback.c - what every goroutine does and how it came there, as text in Go's layout.
  *
- * It is asked for when the program hangs or dies, so it waits for nobody: it takes no lock but its
- * own, and stops nothing. The stack of a parked goroutine is copied, and the copy is good if the
- * goroutine is parked in the same place afterwards. One that computes is sent SIGURG, and the handler makes
- * the copy at whatever instruction that is, also where preemption is refused. One in a system call that
- * it announced left word from where (entersyscall). One that is blocked in the kernel without our knowledge is
- * left alone, since a signal might end its call; of it /proc tells, where there is one.
- *
- * Whoever calls is nobody meanwhile: on a stack of our own, without signals, and with getg() NULL, since what
- * unwinds is a library that calls libc's functions, and so the shim.
+ * It is asked for when the program hangs or dies, so it waits for nobody: it takes no lock but capture.c's,
+ * and stops nothing.
  */
-#include "runtime.h"
+#include "capture.h"
 
 #include "text.h"
 
@@ -19,28 +12,12 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <ucontext.h>
 
 enum {
-	COPYMAX = 64 << 10, /* of a stack, from its top on; deeper frames are read where they are */
-	STACK = 128 << 10,  /* ours */
-	FRAMES = 100,       /* as Go */
-	TRIES = 20,
-	SIGNALWAIT = 20000000, /* ns, each time */
-	PATIENCE = 2000,       /* ms for a reader to take something */
+	FRAMES = 100,    /* as Go */
+	PATIENCE = 2000, /* ms for a reader to take something */
 	MINUTE = 60,
 };
-
-/* A goroutine at one moment. */
-struct Capture {
-	_Atomic uint32_t done; /* futex: CaptureWanted until the handler has been */
-	G *gp;
-	Registers regs;
-	uintptr_t lo;
-	size_t n;
-	char stack[COPYMAX];
-};
-enum { CaptureWanted, CaptureTaken, CaptureMissed };
 
 /* Text on its way to a file descriptor. */
 typedef struct Out {
@@ -51,10 +28,9 @@ typedef struct Out {
 	char buf[4096];
 } Out;
 
+/* Of whoever is nobody. */
 static struct {
-	Lock lock;
-	char *stack;
-	Capture capture;
+	Capture *capture;
 	Out out;
 	Frame frames[FRAMES];
 	Symbol symbol;
@@ -94,170 +70,6 @@ static void out(const char *fmt, ...)
 	va_start(ap, fmt);
 	textputv(&o->text, fmt, ap);
 	va_end(ap);
-}
-
-/* --- capturing ----------------------------------------------------------------------- */
-
-/* Copies memory that may not be there. */
-static bool copyout(void *to, uintptr_t from, size_t n)
-{
-	struct {
-		void *p;
-		size_t n;
-	} local = {to, n}, remote = {(void *)from, n};
-	return sys6(SYS_process_vm_readv, sys0(SYS_getpid), (long)&local, 1, (long)&remote, 1, 0) ==
-	       (long)n;
-}
-
-/* From sp on, as much as there is; gp NULL: of an unknown stack. SIGSAFE */
-static bool copystack(Capture *c, G *gp, uintptr_t sp)
-{
-	size_t n = COPYMAX;
-	c->lo = sp;
-	c->n = 0;
-	if (gp && sp >= gp->stacklo && sp < gp->stackhi && gp->stackhi - sp < n)
-		n = gp->stackhi - sp;
-	while (!copyout(c->stack, sp, n)) {
-		/* It ends before: at a page. */
-		n = n > 4096 ? (n / 2 > 4096 ? n / 2 : 4096 - sp % 4096) : 0;
-		if (n == 0)
-			return false;
-	}
-	c->n = n;
-	return true;
-}
-
-/* What gogo would pop: control words, r15 to r12, rbx, rbp, the return address (asm.S). */
-static bool captureparked(Capture *c, G *gp, GStatus s)
-{
-	uintptr_t sp = gp->sched.sp;
-	uint64_t since = gp->since;
-	if (sp < gp->stacklo || sp >= gp->stackhi || !copystack(c, gp, sp) || c->n < 64)
-		return false;
-	atomic_thread_fence(memory_order_seq_cst);
-	if (readgstatus(gp) != s || gp->sched.sp != sp || gp->since != since)
-		return false;
-	uint64_t saved[8];
-	memcpy(saved, c->stack, sizeof saved);
-	c->regs = (Registers){.r15 = saved[1],
-			      .r14 = saved[2],
-			      .r13 = saved[3],
-			      .r12 = saved[4],
-			      .bx = saved[5],
-			      .bp = saved[6],
-			      .pc = saved[7],
-			      .sp = sp + sizeof saved};
-	return true;
-}
-
-static bool captureplace(Capture *c, G *gp, M *mp)
-{
-	Place at = mp->syscallplace;
-	if (!copystack(c, gp, at.sp))
-		return false;
-	c->regs = (Registers){.pc = at.pc, .sp = at.sp, .bp = at.bp};
-	return readgstatus(gp) == Gsyscall && mp->curg == gp && mp->syscallplace.sp == at.sp &&
-	       mp->syscallplace.pc == at.pc;
-}
-
-static Registers contextregisters(const void *ctx)
-{
-	const ucontext_t *uc = ctx;
-	const greg_t *r = uc->uc_mcontext.gregs;
-	return (Registers){.pc = (uintptr_t)r[REG_RIP],
-			   .sp = (uintptr_t)r[REG_RSP],
-			   .bp = (uintptr_t)r[REG_RBP],
-			   .bx = (uintptr_t)r[REG_RBX],
-			   .r12 = (uintptr_t)r[REG_R12],
-			   .r13 = (uintptr_t)r[REG_R13],
-			   .r14 = (uintptr_t)r[REG_R14],
-			   .r15 = (uintptr_t)r[REG_R15]};
-}
-
-/* In the handler of the runtime's signal, on mp. */
-void capturesignal(M *mp, const void *ctx)
-{
-	Capture *c = atomic_exchange(&mp->capture, NULL);
-	if (!c)
-		return;
-	G *gp = getg();
-	bool his = gp == c->gp;
-	if (his) {
-		c->regs = contextregisters(ctx);
-		copystack(c, gp, c->regs.sp);
-	}
-	atomic_store(&c->done, his ? CaptureTaken : CaptureMissed);
-	futexwakeup(&c->done, 1);
-}
-
-static bool capturerunning(Capture *c, G *gp, M *mp)
-{
-	c->gp = gp;
-	atomic_store(&c->done, CaptureWanted);
-	atomic_store(&mp->capture, c);
-	preemptm(mp);
-	futexsleep(&c->done, CaptureWanted, SIGNALWAIT);
-	Capture *mine = c;
-	if (atomic_load(&c->done) == CaptureWanted &&
-	    atomic_compare_exchange_strong(&mp->capture, &mine, NULL))
-		return false;
-	while (atomic_load(&c->done) == CaptureWanted) /* the handler is at it */
-		futexsleep(&c->done, CaptureWanted, SIGNALWAIT);
-	return atomic_load(&c->done) == CaptureTaken;
-}
-
-/* One that is blocked in the kernel: "number arguments... sp pc", in hexadecimal but for the first. *runs: it isn't. */
-static bool capturekernel(Capture *c, G *gp, M *mp, bool *runs)
-{
-	char path[64], buf[256];
-	Text t = textin(path, sizeof path);
-	textput(&t, "/proc/self/task/%d/syscall", (int64_t)atomic_load(&mp->tid));
-	ownfdmake();
-	long n = readfile(textend(&t), buf, sizeof buf);
-	ownfdmade(-1);
-	uintptr_t sp = 0, pc = 0;
-	*runs = n > 0 && buf[0] == 'r'; /* "running" */
-	if (n <= 0 || *runs)
-		return false;
-	for (long i = 0; i + 1 < n; i++) {
-		if (buf[i] != '0' || buf[i + 1] != 'x')
-			continue;
-		sp = pc;
-		pc = 0;
-		for (i += 2; i < n && buf[i] > ' '; i++)
-			pc =
-			    pc << 4 | (uintptr_t)(buf[i] <= '9' ? buf[i] - '0' : buf[i] - 'a' + 10);
-	}
-	if (!copystack(c, gp, sp))
-		return false;
-	c->regs = (Registers){.pc = pc, .sp = sp};
-	return mp->curg == gp;
-}
-
-/* False: it did not stand still, or can't be seen. *s: as what it was found. */
-static bool capture(Capture *c, G *gp, GStatus *s)
-{
-	for (int tries = 0; tries < TRIES; tries++) {
-		*s = readgstatus(gp);
-		M *mp = gp->m;
-		if (*s == Gwaiting || *s == Grunnable) {
-			if (captureparked(c, gp, *s))
-				return true;
-		} else if (*s == Gsyscall) {
-			if (mp && captureplace(c, gp, mp))
-				return true;
-		} else if (*s != Grunning) {
-			return false;
-		} else if (mp && mp->curg == gp) {
-			bool runs = computes(mp);
-			if (!runs && capturekernel(c, gp, mp, &runs))
-				return true;
-			if (runs && capturerunning(c, gp, mp))
-				return true;
-			usleep_os(1000);
-		}
-	}
-	return false;
 }
 
 /* --- printing ------------------------------------------------------------------------ */
@@ -317,7 +129,7 @@ static void printframes(const Frame *f, int n, bool all)
 /* all: with our own frames. */
 static void printstack(const Capture *c, bool all)
 {
-	StackCopy copy = {c->lo, c->n, c->stack};
+	StackCopy copy = copyof(c);
 	printframes(tb.frames, host.unwind(&c->regs, &copy, tb.frames, FRAMES),
 		    all || debug.traceback >= TracebackSystem);
 }
@@ -360,12 +172,12 @@ static void printgoroutine(G *gp)
 					    [Gsyscall] = "syscall",
 					    [Gwaiting] = "waiting"};
 	GStatus s;
-	bool have = capture(&tb.capture, gp, &s);
+	bool have = capture(tb.capture, gp, &s);
 	if (s == Gidle || s == Gdead)
 		return;
 	printheader(gp, s, names[s]);
 	if (have)
-		printstack(&tb.capture, false);
+		printstack(tb.capture, false);
 	else
 		out("\tgoroutine running on other thread; stack unavailable\n");
 	printcreator(gp);
@@ -479,22 +291,22 @@ typedef struct Job {
 	bool caller; /* the caller's stack first; gp: the goroutine that it is, or NULL */
 	G *gp;
 	Registers regs;
+	bool whole; /* it was written */
 } Job;
 
-static void work(void *arg)
+static void writejob(Job *j)
 {
-	Job *j = arg;
 	host.unwindbegin();
 	if (j->title)
 		out("%s\n\n", j->title);
 	if (j->caller) {
-		tb.capture.regs = j->regs;
-		copystack(&tb.capture, j->gp, j->regs.sp);
+		tb.capture->regs = j->regs;
+		copystack(tb.capture, j->gp, j->regs.sp);
 		if (j->gp)
 			printheader(j->gp, Grunning, "running");
 		else
 			out("goroutine 0 [thread %d, no goroutine]:\n", (int64_t)gettid_os());
-		printstack(&tb.capture, !j->gp);
+		printstack(tb.capture, !j->gp);
 		if (j->gp)
 			printcreator(j->gp);
 		out("\n");
@@ -508,30 +320,26 @@ static void work(void *arg)
 	outflush(&tb.out);
 }
 
-/* As nobody, see the top. */
-static bool run(Job *j)
+static void work(void *arg, Capture *c)
 {
-	uint64_t pipe = 1ull << (SIGPIPE - 1), pending = 0, mask = maskall();
-	G *gp = getg();
-	goshim_g = NULL;
-	lock(&tb.lock);
-	if (!tb.stack)
-		tb.stack = sysalloc(STACK);
+	Job *j = arg;
+	uint64_t pipe = 1ull << (SIGPIPE - 1), pending = 0;
+	tb.capture = c;
 	tb.out.fd = j->fd;
 	tb.out.dead = tb.out.epipe = false;
 	tb.out.text = textin(tb.out.buf, sizeof tb.out.buf);
 	sys2(SYS_rt_sigpending, (long)&pending, 8);
-	if (tb.stack)
-		onstack0(work, j, (uintptr_t)tb.stack + STACK);
+	writejob(j);
 	if (tb.out.epipe && !(pending & pipe)) {
 		int64_t now[2] = {0, 0};
 		sys4(SYS_rt_sigtimedwait, (long)&pipe, 0, (long)now, 8); /* ours */
 	}
-	bool all = tb.stack && !tb.out.dead;
-	unlock(&tb.lock);
-	goshim_g = gp;
-	maskback(mask);
-	return all;
+	j->whole = !tb.out.dead;
+}
+
+static bool run(Job *j)
+{
+	return asnobody(work, j) && j->whole;
 }
 
 bool traceback(int fd, const int64_t *ids, size_t n)
@@ -579,9 +387,4 @@ void tracebackfatal(const char *name, const void *info, const void *ctx, bool al
 			(int64_t)si->si_code);
 	textend(&t);
 	run(&j);
-}
-
-void tracebackforkchild(void)
-{
-	lockinit(&tb.lock, RankUnranked);
 }

@@ -198,7 +198,7 @@ void schedforkchild(void)
 	metricsforkchild();
 	atomic_store(&worldlock, 0);
 	mforkchild();
-	tracebackforkchild();
+	captureforkchild();
 	semaforkchild();
 	netpollforkchild();
 	sysmonforkchild();
