@@ -17,7 +17,7 @@ static const struct {
     {SIGVTALRM, 0}, {SIGSTKFLT, 0}, {SIGPROF, 0}, {64 /* SIGRTMAX */, 0},
 };
 
-static int at, how, cores;
+static int at, how, cores, ready[2];
 
 static void *waits(void *arg)
 {
@@ -32,7 +32,7 @@ static void *sends(void *arg)
 		raise(deaths[at].sig);
 	else if (how == 1)
 		kill(getpid(), deaths[at].sig);
-	else
+	else if (write(ready[1], "", 1) == 1)
 		sleep_ms(10000); /* its parent does */
 	return arg;
 }
@@ -60,7 +60,8 @@ static int status_of(void)
 	if (pid == 0)
 		_exit(dies());
 	if (how == 2) {
-		sleep_ms(30);
+		char c;
+		REQUIRE(read(ready[0], &c, 1) == 1);
 		kill(pid, deaths[at].sig);
 	}
 	REQUIRE(waitpid(pid, &status, 0) == pid);
@@ -120,5 +121,6 @@ static const struct test_case cases[] = {
 int main(int argc, char **argv)
 {
 	setenv("GOTRACEBACK", "none", 1);
+	REQUIRE(pipe(ready) == 0);
 	return test_run(argc, argv, cases, COUNT(cases));
 }
