@@ -93,14 +93,15 @@ static const struct row *row;
 
 static void times_out(void)
 {
-	int64_t start = now_ns();
+	struct moment start = moment();
 
 	errno = 0;
 	long r = row->call();
 	if (r != -1 || errno != EAGAIN)
 		FAIL("%s: %ld, errno %d", row->name, r, errno);
-	if (now_ns() - start < (LIMIT - TICK) * 1000000LL)
-		FAIL("%s: %lld ns", row->name, (long long)(now_ns() - start));
+	int64_t took = ns_since(start);
+	if (took < (LIMIT - TICK) * 1000000LL)
+		FAIL("%s: %lld ns", row->name, (long long)took);
 }
 
 static void *in_a_thread(void *arg)

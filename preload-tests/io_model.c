@@ -196,7 +196,7 @@ static ssize_t read_somehow(struct stream *s, unsigned char *p, size_t n, uint64
 	struct iovec v[2] = {{p, n / 2}, {p + n / 2, n - n / 2}};
 	struct msghdr m = {.msg_iov = v, .msg_iovlen = 2};
 	struct timeval tv = {0, 2000}, none = {0, 0};
-	int64_t start;
+	struct moment start;
 	ssize_t r;
 
 	switch (next_random(rnd) % (s->issocket ? 9 : 5)) {
@@ -227,12 +227,13 @@ static ssize_t read_somehow(struct stream *s, unsigned char *p, size_t n, uint64
 	}
 	default:
 		REQUIRE(setsockopt(s->in, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) == 0);
-		start = now_ns();
+		start = moment();
 		r = recv(s->in, p, n, 0);
 		if (r < 0 && errno == EAGAIN) {
 			r = -2;
-			if (now_ns() - start < 2000000)
-				FAIL("2 ms were over after %lld ns", (long long)(now_ns() - start));
+			int64_t took = ns_since(start);
+			if (took < 2000000)
+				FAIL("2 ms were over after %lld ns", (long long)took);
 		}
 		REQUIRE(setsockopt(s->in, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none) == 0);
 		return r;

@@ -324,9 +324,9 @@ static void timeouts(void)
 			CHECK_EQ(setsockopt(fds[0], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv), 0);
 			for (unsigned w = 0; w < COUNT(ways); w++) {
 				char buf[16];
-				int64_t start = now_ns();
+				struct moment start = moment();
 				CHECK_ERRNO(ways[w].recv(fds[0], buf, sizeof buf), EAGAIN);
-				int64_t took = now_ns() - start;
+				int64_t took = ns_since(start);
 				/* The kernel rounds to its ticks. */
 				if (took < (ms[i] - 10) * 1000000)
 					FAIL("%s: SO_RCVTIMEO of %ld ms took %lld ns", ways[w].name,
@@ -351,12 +351,12 @@ static void send_timeout(void)
 
 	REQUIRE(make_pair(AF_UNIX, SOCK_STREAM, fds) == 0);
 	CHECK_EQ(setsockopt(fds[0], SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv), 0);
-	int64_t start = now_ms();
+	struct moment start = moment();
 	int rounds = 0;
 	while ((n = send(fds[0], buf, sizeof buf, 0)) > 0 && rounds < 1000)
 		rounds++;
 	CHECK(n == -1 && errno == EAGAIN);
-	CHECK(now_ms() - start >= 40);
+	CHECK(ns_since(start) >= 40000000);
 	close(fds[0]);
 	close(fds[1]);
 }

@@ -163,6 +163,31 @@ static inline int64_t now_ms(void)
 	return now_ns() / 1000000;
 }
 
+/*
+ * For waits of which the kernel counts the ticks: time limits of sockets. Ticks come late on a busy machine, and a wait
+ * that begins before a late one is early by the exact clock (natively 29 ms of 52 were seen). The coarse clock
+ * moves with the ticks: too early is a wait that is so by both.
+ */
+struct moment {
+	int64_t exact, coarse;
+};
+
+static inline struct moment moment(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (struct moment){now_ns(), ts.tv_sec * 1000000000LL + ts.tv_nsec};
+}
+
+static inline int64_t ns_since(struct moment then)
+{
+	struct moment now = moment();
+	int64_t exact = now.exact - then.exact, coarse = now.coarse - then.coarse;
+
+	return exact > coarse ? exact : coarse;
+}
+
 static inline void sleep_ms(long ms)
 {
 	struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
