@@ -33,9 +33,10 @@ void minitsignals(M *mp)
 	stack_t ss = {.ss_sp = (void *)mp->gsignallo,
 		      .ss_flags = 0,
 		      .ss_size = mp->gsignalhi - mp->gsignallo};
-	long r = sys2(131 /* sigaltstack */, (long)&ss, 0);
-	if (unlikely(r))
-		throw("minitsignals: sigaltstack");
+	/* A filter may refuse it: then signals come on the stack of whoever runs. */
+	if (unlikely(sys2(131 /* sigaltstack */, (long)&ss, 0)) && sys2(131, 0, (long)&ss) == 0 &&
+	    ss.ss_flags & SS_ONSTACK)
+		throw("minitsignals: on another signal stack");
 	setkmask(mp, sched.basekmask);
 }
 
