@@ -13,7 +13,8 @@
 /* What one waiting thread uses. */
 struct ctx {
 	const struct row *row;
-	int fd, other, id;
+	int fd, other, id, more[2];
+	void *object;
 	pid_t child;
 	char path[100];
 	long result;

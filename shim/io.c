@@ -24,6 +24,7 @@
 #include "io.h"
 
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 /* What is left of a vector: `part` of an element, then whole ones. */
 typedef struct Rest {
@@ -345,6 +346,15 @@ static void rwop(Op *op, const struct iovec *v, long n, long flags)
 	}
 }
 
+/* A file of a length. Timers, signalfds and the like can be sought, too, as far as lseek tells. */
+static bool haslength(int fd)
+{
+	struct stat st;
+
+	return sysnow(SYS_lseek, fd, 0, SEEK_CUR) >= 0 && sysnow(SYS_fstat, fd, &st) == 0 &&
+	       (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+}
+
 /*
  * A short read is the kernel's answer, except that a regular file gives all it
  * has got: then the hint was stale, and the pages that were not in memory are still to be read.
@@ -354,7 +364,7 @@ static long readrest(Op *op, const struct iovec *v, size_t n, long r)
 	Rest rest = {.v = v, .n = n};
 
 	if (r <= 0 || !op->tried || op->trynr != SYS_preadv2 || (size_t)r == vectorlen(v, n) ||
-	    sysnow(SYS_lseek, op->fd, 0, SEEK_CUR) < 0)
+	    !haslength(op->fd))
 		return r;
 	fdsethint(op->fd, FdFile);
 	for (advance(&rest, (size_t)r); rest.part.iov_len || rest.n;) {
