@@ -1,13 +1,15 @@
 /*
  * Waiting by syscall(): a signal for the thread or the process runs its handler at once and ends the call with EINTR
- * or lets it go on, as signal(7) says of the call; masks that a call is given are the thread's; and none is a
+ * or lets it go on, as signal(7) says of the call, and where there is none the time ends it; masks that a call is given are the thread's; and none is a
  * cancellation point.
  */
 #include "test.h"
 
+#include <linux/aio_abi.h>
 #include <linux/futex.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/sem.h>
 
 static uint32_t word;
 static int fds[2], ep;
@@ -298,7 +300,137 @@ static void no_cancellation_points(void)
 	CHECK_EQ(passed, 1);
 }
 
+/* --- a millisecond, and nobody sends a signal ----------------------------------------------------------------------- */
+
+static const struct timespec ms = {0, 1000000};
+static int semaphore;
+static aio_context_t context;
+
+static long short_poll(void)
+{
+	return syscall(SYS_poll, NULL, 0, 1);
+}
+
+static long short_ppoll(void)
+{
+	struct timespec ts = ms;
+	return syscall(SYS_ppoll, NULL, 0, &ts, NULL, 8);
+}
+
+static long short_select(void)
+{
+	struct timeval tv = {0, 1000};
+	return syscall(SYS_select, 0, NULL, NULL, NULL, &tv);
+}
+
+static long short_pselect6(void)
+{
+	struct timespec ts = ms;
+	return syscall(SYS_pselect6, 0, NULL, NULL, NULL, &ts, NULL);
+}
+
+static long short_epoll_wait(void)
+{
+	struct epoll_event ev;
+	return syscall(SYS_epoll_wait, ep, &ev, 1, 1);
+}
+
+static long short_epoll_pwait2(void)
+{
+	struct epoll_event ev;
+	return syscall(SYS_epoll_pwait2, ep, &ev, 1, &ms, NULL, 8);
+}
+
+static long short_nanosleep(void)
+{
+	return syscall(SYS_nanosleep, &ms, NULL);
+}
+
+static long short_clock_nanosleep(void)
+{
+	return syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ms, NULL);
+}
+
+static long absolute_clock_nanosleep(void)
+{
+	struct timespec end = after_ms(CLOCK_MONOTONIC, 1);
+	return syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL);
+}
+
+static long short_futex(void)
+{
+	return syscall(SYS_futex, &word, FUTEX_WAIT, 0, &ms, NULL, 0);
+}
+
+static long short_semtimedop(void)
+{
+	struct sembuf down = {0, -1, 0};
+	return syscall(SYS_semtimedop, semaphore, &down, 1, &ms);
+}
+
+static long short_io_getevents(void)
+{
+	struct io_event event;
+	return syscall(SYS_io_getevents, context, 1, 1, &event, &ms);
+}
+
+static const struct brief {
+	const char *name;
+	long (*call)(void);
+	int err;
+} briefs[] = {
+    {"poll", short_poll, 0},
+    {"ppoll", short_ppoll, 0},
+    {"select", short_select, 0},
+    {"pselect6", short_pselect6, 0},
+    {"epoll_wait", short_epoll_wait, 0},
+    {"epoll_pwait2", short_epoll_pwait2, 0},
+    {"nanosleep", short_nanosleep, 0},
+    {"clock_nanosleep", short_clock_nanosleep, 0},
+    {"clock_nanosleep until", absolute_clock_nanosleep, 0},
+    {"futex", short_futex, ETIMEDOUT},
+    {"semtimedop", short_semtimedop, EAGAIN},
+    {"io_getevents", short_io_getevents, 0},
+};
+
+/* Computes between the calls, up to their beginning. */
+static void *calls_briefly(void *arg)
+{
+	for (int i = 0; i < 20; i++) {
+		for (size_t k = 0; k < COUNT(briefs); k++) {
+			int64_t start = now_ns();
+
+			while (now_ns() < start + 10000 * (i + 1))
+				;
+			start = now_ns();
+			errno = 0;
+			long r = briefs[k].call();
+			if (r != (briefs[k].err ? -1 : 0) || errno != briefs[k].err)
+				FAIL("%s: %ld, errno %d", briefs[k].name, r, errno);
+			else if (now_ns() - start < 1000000)
+				FAIL("%s returns %lld ns too early", briefs[k].name,
+				     (long long)(1000000 - (now_ns() - start)));
+		}
+	}
+	return arg;
+}
+
+static void none_sent(void)
+{
+	pthread_t t[5];
+
+	semaphore = semget(IPC_PRIVATE, 1, 0600);
+	REQUIRE(semaphore >= 0 && syscall(SYS_io_setup, COUNT(t), &context) == 0);
+	for (size_t i = 0; i < COUNT(t); i++)
+		t[i] = spawn(calls_briefly, NULL);
+	for (size_t i = 0; i < COUNT(t); i++)
+		join(t[i]);
+	syscall(SYS_io_destroy, context);
+	semctl(semaphore, 0, IPC_RMID);
+}
+
 static const struct test_case cases[] = {
+    {"none_sent", none_sent},
     {"by_signals_to_threads", by_signals_to_threads},
     {"by_signals_to_the_process", by_signals_to_the_process},
     {"what_is_pending", what_is_pending},

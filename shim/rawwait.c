@@ -56,17 +56,68 @@ static bool waits(long nr, const long *a)
 	return false;
 }
 
-static long made(long nr, const long *a)
+/* Which argument limits the time that it takes, in milliseconds or a timespec; others tell what is left, or end at a
+ * time of a clock. */
+typedef struct Limit {
+	int8_t ms, spec;
+} Limit;
+
+static Limit limitof(long nr, const long *a)
 {
+	switch (nr) {
+	case SYS_poll: return (Limit){2, -1};
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait: return (Limit){3, -1};
+	case SYS_epoll_pwait2:
+	case SYS_semtimedop: return (Limit){-1, 3};
+	case SYS_io_getevents: return (Limit){-1, 4};
+	case SYS_nanosleep: return (Limit){-1, 0};
+	case SYS_clock_nanosleep: return (Limit){-1, a[1] & TIMER_ABSTIME ? -1 : 2};
+	case SYS_futex: return (Limit){-1, (a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT ? 3 : -1};
+	}
+	return (Limit){-1, -1};
+}
+
+/* a, for what is left at `now` of the time that the program gave at `start`. */
+static void shorten(long *a, const long *given, Limit limit, int64_t passed, struct timespec *left)
+{
+	if (limit.ms >= 0 && (int)given[limit.ms] > 0) {
+		int64_t ms = (int)given[limit.ms] - passed / 1000000;
+
+		a[limit.ms] = ms > 0 ? ms : 0;
+	} else if (limit.spec >= 0 && given[limit.spec]) {
+		int64_t ns = timens((const struct timespec *)given[limit.spec]);
+
+		if (ns == FOREVER)
+			return;
+		ns = ns > passed ? ns - passed : 0;
+		*left = (struct timespec){ns / 1000000000, ns % 1000000000};
+		a[limit.spec] = (long)left;
+	}
+}
+
+static long made(long nr, const long *given)
+{
+	long a[6];
+	struct timespec left;
+	Limit limit = limitof(nr, given);
+	int64_t start = limit.ms >= 0 || limit.spec >= 0 ? nanotime() : 0;
+
+	memcpy(a, given, sizeof a);
 	for (;;) {
 		long r = programssyscall(waits(nr, a), nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 
-		if (r != -EINTR && r != -ERESTARTSYS)
+		if (r == -EINTR) {
+			/* The runtime's own signal may have met a call that Linux doesn't restart. */
+			if (!waits(nr, a) || !sigdeliver(false))
+				return r;
+			if (start)
+				shorten(a, given, limit, nanotime() - start, &left);
+		} else if (r != -ERESTARTSYS) {
 			return r;
-		bool again = sigdeliver(true);
-
-		if (r == -EINTR || !(again || alwaysagain(nr, a)))
+		} else if (!sigdeliver(true) && !alwaysagain(nr, a)) {
 			return -EINTR;
+		}
 	}
 }
 
