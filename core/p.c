@@ -180,13 +180,18 @@ void globrunqput_locked(G *gp)
 
 /*
  * The same for goroutines that an event has woken while no P was free: before those that wait since
- * their slice was over, behind others that were woken.
+ * their slice was over, behind others that were woken. A crowd of them is no exception: all wait in one line.
  */
 void globrunqputwoken_locked(G *head, G *tail, int32_t n)
 {
+	enum { CROWD = RUNQ / 2 };
 	G *before = sched.runqwoken;
 	if (unlikely(n <= 0))
 		throw("globrunqputwoken: bad count");
+	if (sched.nwoken >= CROWD) {
+		globrunqputbatch_locked(head, tail, n);
+		return;
+	}
 	tail->schedlink = before ? before->schedlink : sched.runqhead;
 	if (before)
 		before->schedlink = head;
@@ -239,6 +244,37 @@ G *globrunqget_locked(P *pp, int32_t max)
 	return gp;
 }
 
+/* Takes the one behind prev (NULL: the first). */
+static G *globrunqtake_locked(G *prev)
+{
+	G *gp = prev ? prev->schedlink : sched.runqhead;
+	if (prev)
+		prev->schedlink = gp->schedlink;
+	else
+		sched.runqhead = gp->schedlink;
+	if (sched.runqtail == gp)
+		sched.runqtail = prev;
+	gp->schedlink = NULL;
+	atomic_store_explicit(&sched.runqsize, sched.runqsize - 1, memory_order_relaxed);
+	return gp;
+}
+
+/*
+ * Takes the first of those that wait in line, behind the woken ones; if there are none, the first of all; or NULL. Now
+ * and then, so that nobody starves, however many are woken.
+ */
+G *globrunqgetinline_locked(void)
+{
+	G *woken = sched.nwoken > 0 ? sched.runqwoken : NULL;
+	if (woken && woken->schedlink)
+		return globrunqtake_locked(woken);
+	if (!sched.runqhead)
+		return NULL;
+	if (woken)
+		unwoken_locked(sched.runqhead, NULL);
+	return globrunqtake_locked(NULL);
+}
+
 /* Takes the first that is wired to an M, or NULL. */
 G *globrunqtakewired_locked(void)
 {
@@ -249,15 +285,7 @@ G *globrunqtakewired_locked(void)
 			continue;
 		if (woken > 0)
 			unwoken_locked(gp, prev);
-		if (prev)
-			prev->schedlink = gp->schedlink;
-		else
-			sched.runqhead = gp->schedlink;
-		if (sched.runqtail == gp)
-			sched.runqtail = prev;
-		gp->schedlink = NULL;
-		atomic_store_explicit(&sched.runqsize, sched.runqsize - 1, memory_order_relaxed);
-		return gp;
+		return globrunqtake_locked(prev);
 	}
 	return NULL;
 }

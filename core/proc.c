@@ -355,11 +355,12 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 		if (unlikely(atomic_load_explicit(&pp->preempt, memory_order_relaxed)))
 			endslice(pp);
 		/* Those that were woken are first, and in turn with others if they are many. */
-		bool woken = sched.nwoken > 0 && !pp->tookwoken;
+		bool turn = pp->schedtick % 61 == 0 && sched.runqsize > 0;
+		bool woken = !turn && sched.nwoken > 0 && !pp->tookwoken;
 		pp->tookwoken = woken;
-		if (woken || (pp->schedtick % 61 == 0 && sched.runqsize > 0)) {
+		if (turn || woken) {
 			lock(&sched.lock);
-			gp = globrunqget_locked(pp, 1);
+			gp = turn ? globrunqgetinline_locked() : globrunqget_locked(pp, 1);
 			unlock(&sched.lock);
 			if (gp)
 				return gp;

@@ -291,6 +291,7 @@ void globrunqput_locked(G *gp) MAY_RUN_WITHOUT_P;
 void globrunqputbatch_locked(G *head, G *tail, int32_t n) MAY_RUN_WITHOUT_P;
 void globrunqputwoken_locked(G *head, G *tail, int32_t n) MAY_RUN_WITHOUT_P;
 G *globrunqget_locked(P *pp, int32_t max) NEEDS_P;
+G *globrunqgetinline_locked(void);
 G *globrunqtakewired_locked(void) MAY_RUN_WITHOUT_P;
 void pidleput_locked(P *pp) MAY_RUN_WITHOUT_P;
 P *pidleget_locked(void) MAY_RUN_WITHOUT_P;

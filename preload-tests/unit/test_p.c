@@ -209,6 +209,68 @@ Test(runq, a_share_never_overflows_a_queue)
 	cr_assert_eq(queued(&ps[0]), Ring / 2 - 1);
 }
 
+static void globputwoken(int from, int to)
+{
+	for (int i = from; i < to; i++)
+		gs[i].schedlink = &gs[i + 1];
+	lock(&sched.lock);
+	globrunqputwoken_locked(&gs[from], &gs[to], to - from + 1);
+	unlock(&sched.lock);
+}
+
+static G *globgetinline(void)
+{
+	G *gp;
+
+	lock(&sched.lock);
+	gp = globrunqgetinline_locked();
+	unlock(&sched.lock);
+	return gp;
+}
+
+Test(runq, woken_ones_go_before_those_in_line_who_have_their_turns)
+{
+	globput(0, 2);
+	globputwoken(10, 12);
+	globputwoken(13, 13);
+	cr_assert_eq(globget(&ps[0], 1), &gs[10]);
+	cr_assert_eq(globgetinline(), &gs[0]);
+	cr_assert_eq(globgetinline(), &gs[1]);
+	cr_assert_eq(sched.nwoken, 3);
+	cr_assert_eq(globget(&ps[0], 1), &gs[11]);
+	cr_assert_eq(globgetinline(), &gs[2]);
+	cr_assert_eq(globgetinline(), &gs[12], "nobody is in line");
+	cr_assert_eq(sched.nwoken, 1);
+	globput(3, 3);
+	cr_assert_eq(globgetinline(), &gs[3]);
+	cr_assert_eq(globgetinline(), &gs[13]);
+	cr_assert_eq(sched.nwoken, 0);
+	cr_assert_eq(sched.runqsize, 0);
+	cr_assert_null(globgetinline());
+	/* And it works on after having been empty. */
+	globput(0, 0);
+	globputwoken(1, 1);
+	cr_assert_eq(globget(&ps[0], 1), &gs[1]);
+	cr_assert_eq(globgetinline(), &gs[0]);
+	cr_assert_null(sched.runqhead);
+	cr_assert_null(sched.runqtail);
+}
+
+Test(runq, a_crowd_of_woken_ones_waits_in_line)
+{
+	globput(0, 0);
+	globputwoken(1, 200);
+	globputwoken(201, 210);
+	for (int i = 1; i <= 200; i++)
+		cr_assert_eq(globget(&ps[0], 1), &gs[i]);
+	cr_assert_eq(globget(&ps[0], 1), &gs[0]);
+	for (int i = 201; i <= 210; i++)
+		cr_assert_eq(globget(&ps[0], 1), &gs[i]);
+	globput(0, 0);
+	globputwoken(1, 1);
+	cr_assert_eq(globget(&ps[0], 1), &gs[1], "the crowd is gone");
+}
+
 TestThrows(runq, an_empty_batch_throws, .init = setup)
 {
 	lock(&sched.lock);
