@@ -5,13 +5,16 @@
  * who has to wait is parked by the mutex's address, as in Go's sync.Mutex, whose
  * two modes these are. Normally the unlocker frees the word and wakes the first
  * waiter, which then competes with whoever comes by: a thread that is running
- * anyway gets the mutex without a switch. A waiter that has waited for a
- * millisecond is handed the mutex instead (starvation), so the tail of the
+ * anyway gets the mutex without a switch. A waiter that was woken and has lost against
+ * such ones for a millisecond is handed the mutex instead (starvation), so the tail of the
  * waiting times is bounded. While one woken waiter is on its way no other is woken.
  *
  * Rejected: libc's protocol with the futex call replaced (0, 1, 2: the word says 2
  * for too long, and nothing bounds how often a waiter loses); always handing over
- * (every contended unlock costs two switches).
+ * (every contended unlock costs two switches); handing over to whoever has waited for long,
+ * woken before or not: once a thousand wait each gets the mutex so, and stays a waiter for ever,
+ * since nobody who runs anyway finds it free. An acceptor that locked it once a connection
+ * took 15 connections a second then.
  *
  * Robust, priority-inheriting and priority-protected mutexes live on the kernel's
  * knowledge of thread ids: the real functions run for them, with the goroutine
@@ -47,7 +50,7 @@ enum { Locked = 1, Waiters = 2, WokenShift = 8, WokenMask = -1u << WokenShift };
 enum { HeldMask = (1 << 19) - 1 };
 enum { SharedFree = 0, SharedLocked = 1, SharedWaiters = 2 };
 
-/* A waiter that has waited this long is handed the mutex. As Go's starvationThresholdNs. */
+/* A waiter that was woken and has lost for so long is handed the mutex. As Go's starvationThresholdNs. */
 enum { StarvationNs = 1000000 };
 
 /* How long to wait, and for which clock's time; abs NULL: for ever. */
@@ -59,7 +62,7 @@ typedef struct Limit {
 /* A goroutine that waits; on its stack, pointed to by its tag in the queue. */
 typedef struct Waiter {
 	Mutex *m;
-	int64_t since; /* nanotime() when it came */
+	int64_t since; /* nanotime() when it was woken in vain for the first time; 0: never */
 	bool woken;    /* it is the one that word's upper bits speak of */
 	bool granted;  /* unlocker, under the queue's lock: the mutex is yours */
 } Waiter;
@@ -160,24 +163,23 @@ static int waitlock(Mutex *m, Limit limit, LockWait *lw)
 	int64_t deadline = FOREVER;
 	int flags = ParkIntr;
 
+	if (lock_try(m, false))
+		return 0;
+	if (limit.abs && !validtimespec(limit.abs))
+		return EINVAL;
+	lockcontended(m, WaitMutex, &m->contended);
+	deadline = deadlineat(limit.clock, limit.abs);
 	for (;;) {
-		if (lock_try(m, w.woken))
-			return 0;
-		if (w.since == 0) {
-			if (limit.abs && !validtimespec(limit.abs))
-				return EINVAL;
-			w.since = nanotime();
-			lockcontended(m, WaitMutex, &m->contended);
-			deadline = deadlineat(limit.clock, limit.abs);
-		}
 		if (!limit.abs)
 			lockwait(lw);
 		int r = semapark(m, lockcheck, NULL, &w, (uintptr_t)&w, WaitMutex, deadline, flags);
 		switch (r) {
 		case 0:
-			if (w.granted)
-				return 0;
 			w.woken = true;
+			if (w.granted || lock_try(m, true))
+				return 0;
+			if (w.since == 0)
+				w.since = nanotime();
 			break;
 		case -EAGAIN: return 0;
 		case -ETIMEDOUT:
@@ -210,7 +212,6 @@ static noinline_fn int lock_slow(Mutex *m, Limit limit)
 
 typedef struct Unlock {
 	Mutex *m;
-	int64_t now;
 	bool handoff;
 } Unlock;
 
@@ -218,7 +219,7 @@ static int unlockpick(void *arg, uint64_t tag)
 {
 	Unlock *u = arg;
 	Waiter *w = (Waiter *)(uintptr_t)tag;
-	if (u->now - w->since >= StarvationNs)
+	if (w->since != 0 && nanotime() - w->since >= StarvationNs)
 		u->handoff = w->granted = true;
 	return 1;
 }
@@ -247,7 +248,7 @@ static noinline_fn void unlock_slow(Mutex *m)
 		m->heldright = true;
 	while (v & Locked) {
 		if ((v & Waiters) && (v & WokenMask) != wokennow()) {
-			Unlock u = {.m = m, .now = nanotime()};
+			Unlock u = {.m = m};
 			semaready(m, 1, unlockpick, unlockdone, &u, ParkHandoff);
 			return;
 		}
