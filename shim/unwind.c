@@ -321,6 +321,13 @@ int unwindstack(const Registers *regs, const StackCopy *stack, Frame *frames, in
 	unw_cursor_t c;
 	int n = 0;
 
+	/* A call of a null pointer: no code, so no frame, but where it was made is on the stack. */
+	Registers caller = *regs;
+	if (regs->pc == 0 && readmem(&r, regs->sp, &caller.pc, sizeof caller.pc)) {
+		frames[n++] = (Frame){.pc = 0, .interrupted = true};
+		caller.sp += sizeof caller.pc;
+		r.regs = &caller;
+	}
 	if (!lib.space || lib.init(&c, lib.space, &r)) {
 		frames[0] = (Frame){.pc = regs->pc, .interrupted = true};
 		return 1;

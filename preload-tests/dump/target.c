@@ -139,6 +139,13 @@ void *locks_file(void *arg)
 	return arg;
 }
 
+static int (*volatile null)(void);
+
+__attribute__((noinline)) static void *calls_null(void *arg)
+{
+	return null() ? arg : NULL;
+}
+
 static void filter(void)
 {
 	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
@@ -198,6 +205,8 @@ int main(int argc, char **argv)
 				spawn(waits_inline, NULL);
 		else if (!strcmp(what, "closes"))
 			spawn(closes, NULL);
+		else if (!strcmp(what, "null"))
+			join(spawn(calls_null, NULL));
 		else if (!strcmp(what, "forks"))
 			spawn(forks, NULL);
 		else if (!strcmp(what, "stuck"))
