@@ -1,7 +1,7 @@
 /*
- * A process that forbids itself new threads and processes once its own threads run, as servers do
- * (haproxy: RLIMIT_NPROC of 0, after an affinity for each thread). Those that it has go on: they
- * wait for each other, for descriptors and for time.
+ * A process that may have no more threads and processes once its own threads run: it forbids them itself, as servers do
+ * (haproxy: RLIMIT_NPROC of 0, after an affinity for each thread), or its control group has as many as it may. Those
+ * that it has go on: they wait for each other, for descriptors and for time.
  */
 #include "test.h"
 
@@ -17,6 +17,66 @@ static pthread_barrier_t ready;
 static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t c = PTHREAD_COND_INITIALIZER;
 static int turn, started, ring[THREADS][2], pins;
+
+/* A control group for the tests' processes, or none. */
+static char group[200];
+static int grouped;
+
+static int put(const char *file, const char *text)
+{
+	char path[300];
+
+	snprintf(path, sizeof path, "%s/%s", group, file);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = write(fd, text, strlen(text));
+	close(fd);
+	return n == (ssize_t)strlen(text);
+}
+
+/* Below the first group that counts processes and lets us have one of our own. */
+static int make_group(void)
+{
+	static const char *const roots[] = {"/sys/fs/cgroup/pids", "/sys/fs/cgroup"};
+
+	for (size_t i = 0; i < COUNT(roots); i++) {
+		snprintf(group, sizeof group, "%s/goshim-test-%d", roots[i], getpid());
+		if (mkdir(group, 0755) == 0) {
+			if (put("pids.max", "1000"))
+				return 1;
+			rmdir(group);
+		}
+	}
+	return 0;
+}
+
+static void remove_group(void)
+{
+	/* The last process may still be on its way out. */
+	for (int i = 0; i < 1000 && rmdir(group) != 0 && errno == EBUSY; i++)
+		sleep_ms(10);
+}
+
+static void join_group(void)
+{
+	char pid[20];
+
+	snprintf(pid, sizeof pid, "%d", getpid());
+	REQUIRE(put("cgroup.procs", pid));
+}
+
+/* No more threads from now on. */
+static void forbid(void)
+{
+	struct rlimit none = {0, 0};
+
+	if (grouped)
+		REQUIRE(put("pids.max", "0"));
+	else
+		REQUIRE(setrlimit(RLIMIT_NPROC, &none) == 0);
+	CHECK_ERRNO(fork(), EAGAIN);
+}
 
 static void pin(void)
 {
@@ -40,11 +100,8 @@ static void *work(void *arg)
 		pin();
 	/* The last of them sets the limit before it first waits. */
 	pthread_mutex_lock(&m);
-	if (++started == THREADS) {
-		struct rlimit none = {0, 0};
-		REQUIRE(setrlimit(RLIMIT_NPROC, &none) == 0);
-		CHECK_ERRNO(fork(), EAGAIN);
-	}
+	if (++started == THREADS)
+		forbid();
 	pthread_mutex_unlock(&m);
 	pthread_barrier_wait(&ready);
 	for (int i = 0; i < ROUNDS; i++) {
@@ -83,7 +140,9 @@ static void run(int n)
 		pthread_t t[THREADS];
 
 		/* The kernel lets root have as many as it wants. */
-		if (getuid() == 0)
+		if (grouped)
+			join_group();
+		else if (getuid() == 0)
 			REQUIRE(setresuid(65534, 65534, 65534) == 0);
 		pins = n;
 		pthread_barrier_init(&ready, NULL, THREADS + 1);
@@ -120,6 +179,21 @@ static void all_pinned(void)
 	run(THREADS);
 }
 
+static void in_a_full_group(void)
+{
+	static const int how[] = {0, 2};
+
+	grouped = make_group();
+	if (!grouped)
+		SKIP_CASE("no control group may be made here");
+	for (size_t i = 0; i < COUNT(how); i++) {
+		run(how[i]);
+		CHECK(put("pids.max", "1000"));
+	}
+	remove_group();
+	grouped = 0;
+}
+
 /* --- by the death of who makes one ---------------------------------------------------------------------- */
 
 enum { WAITERS = 12 };
@@ -153,12 +227,26 @@ static struct sock_filter no_threads[] = {
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 };
 
-static int filtered(void)
+/* False where there are no filters for all threads. */
+static int filter(void)
 {
-	struct sock_fprog prog = {COUNT(no_threads), no_threads};
+	struct sock_fprog prog = {0, no_threads};
+
+	REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	/* One that the kernel refuses changes nothing. */
+	CHECK_ERRNO(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog),
+		    EINVAL);
+	prog.len = COUNT(no_threads);
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog) == 0;
+}
+
+static int kernel_waits(void)
+{
 	char path[] = "/tmp/goshim-test-XXXXXX";
 	pthread_t t[WAITERS];
 
+	if (grouped)
+		join_group();
 	files[WAITERS] = mkstemp(path);
 	REQUIRE(files[WAITERS] >= 0);
 	for (int i = 0; i < WAITERS; i++)
@@ -169,13 +257,9 @@ static int filtered(void)
 	for (int i = 0; i < WAITERS; i++)
 		t[i] = spawn(waits_in_the_kernel, (void *)(intptr_t)i);
 	pthread_barrier_wait(&ready);
-	REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	/* One that the kernel refuses changes nothing. */
-	prog.len = 0;
-	CHECK_ERRNO(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog),
-		    EINVAL);
-	prog.len = COUNT(no_threads);
-	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog) != 0)
+	if (grouped)
+		forbid();
+	else if (!filter())
 		return 77;
 	pthread_barrier_wait(&ready);
 	sleep_ms(50);
@@ -190,18 +274,30 @@ static int filtered(void)
 /* All wait in the kernel at once, as they natively may. */
 static void killed_by_a_filter(void)
 {
-	int status = in_child(filtered);
+	int status = in_child(kernel_waits);
 
 	if (status == 77 << 8)
 		SKIP_CASE("no filters for all threads");
 	CHECK_EQ(status, 0);
 }
 
+static void locks_in_a_full_group(void)
+{
+	grouped = make_group();
+	if (!grouped)
+		SKIP_CASE("no control group may be made here");
+	CHECK_EQ(in_child(kernel_waits), 0);
+	remove_group();
+	grouped = 0;
+}
+
 static const struct test_case cases[] = {
     {"none_pinned", none_pinned},
     {"some_pinned", some_pinned},
     {"all_pinned", all_pinned},
+    {"in_a_full_group", in_a_full_group},
     {"killed_by_a_filter", killed_by_a_filter},
+    {"locks_in_a_full_group", locks_in_a_full_group},
 };
 
 TEST_MAIN(cases)
