@@ -7,6 +7,7 @@
 #include <linux/userfaultfd.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -287,6 +288,20 @@ static void quiet_inotify(struct ctx *c)
 	REQUIRE(inotify_add_watch(c->fd, c->path, IN_ATTRIB) >= 0);
 }
 
+static void quiet_fanotify(struct ctx *c)
+{
+	new_path(c);
+	REQUIRE(mkdir(c->path, 0700) == 0);
+	c->fd = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, 0);
+	if (c->fd >= 0 &&
+	    fanotify_mark(c->fd, FAN_MARK_ADD, FAN_ATTRIB | FAN_ONDIR, AT_FDCWD, c->path) == 0)
+		return;
+	/* Not every kernel and file system has it. */
+	close(c->fd);
+	c->fd = inotify_init1(0);
+	REQUIRE(inotify_add_watch(c->fd, c->path, IN_ATTRIB) >= 0);
+}
+
 static void change_directory(struct ctx *c)
 {
 	CHECK_EQ(chmod(c->path, 0500), 0);
@@ -542,6 +557,8 @@ static const struct row rows[] = {
      RESTARTS | CANCELS},
     {"read of a timerfd", late_timerfd, call_read, advance_timerfd, close_both, RESTARTS | CANCELS},
     {"read of inotify", quiet_inotify, call_read, change_directory, remove_inotify,
+     RESTARTS | CANCELS},
+    {"read of fanotify", quiet_fanotify, call_read, change_directory, remove_inotify,
      RESTARTS | CANCELS},
     {"read of a signalfd", quiet_signalfd, call_read, send_to_process, close_both,
      RESTARTS | CANCELS},

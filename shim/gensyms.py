@@ -7,8 +7,10 @@
   gensyms.py doc symbols.def OUT LIBGOSHIM    docs/symbols.md, to OUT
   gensyms.py check symbols.def LIBC LIBGOSHIM DOC     compare rows, installed libc, what we export, docs/symbols.md
   gensyms.py tested symbols.def LIBGOSHIM PROGRAMS... is each function that we export called by one of these?
+  gensyms.py waits symbols.def DOC SOURCES PROGRAMS... are docs/waits.md's calls what they are said to be, and tested?
 """
 
+import os
 import re
 import struct
 import sys
@@ -27,6 +29,10 @@ THREAD_FAMILY = re.compile(
     | (set|get|make|swap)context | _?(sig)?(set|long)jmp | __sigsetjmp | __longjmp_chk
     | _?exit | _Exit | quick_exit | abort | (__)?mq_\w+ | aio_\w+ | lio_\w+""",
     re.X)
+
+
+# Files whose functions may all wait.
+WAITING = {"io.c", "socket.c", "close.c", "file.c", "wait.c", "poll.c"}
 
 
 class Row:
@@ -293,6 +299,44 @@ def tested(rows, ours_path, programs):
         sys.exit("\n".join(wrong))
 
 
+def waits(rows, doc_path, sources, programs):
+    """Each row of docs/waits.md's tables: is the call ours where it says so, and does a test that is named call it?"""
+    needed = {os.path.basename(p): {name for name, _ in Symbols(p).needed} for p in programs}
+    ours = {r.name: r.cname for r in rows if not r.native}
+    names = {}
+    for r in rows:
+        names.setdefault(ours.get(r.name), set()).add(r.name)
+    listed, wrong, kind = set(), [], None
+    for number, line in enumerate(open(doc_path), 1):
+        where = f"{doc_path}:{number}"
+        cells = [c.strip() for c in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            kind = None
+        elif kind is None:
+            kind = cells[0]
+        elif kind in ("Call", "Descriptor") and not cells[0].startswith("-"):
+            tests = [t.partition("/") for t in cells[-1].split(", ")]
+            for test, _, case in tests:
+                source = [p for p in (os.path.join(sources, test + e) for e in (".c", ".cc")) if os.path.exists(p)]
+                if test not in needed or not source:
+                    wrong.append(f"{where}: there is no test {test}")
+                elif case and not re.search(rf'"{case}"|X\({case}\)', open(source[0]).read()):
+                    wrong.append(f"{where}: {test} has no case {case}")
+            for call in re.findall(r"`(\w+)`", cells[0]) if kind == "Call" else []:
+                listed.add(ours.get(call))
+                if (call in ours) == cells[1].startswith("libc"):
+                    wrong.append(f"{where}: {call} is {'' if call in ours else 'not '}interposed")
+                same = names[ours[call]] if call in ours else {call, call + "64"}
+                if not any(same & needed.get(test, set()) for test, _, _ in tests):
+                    wrong.append(f"{where}: none of the tests calls {call}")
+    for r in rows:
+        if r.section in WAITING and not r.native and r.cname not in listed:
+            wrong.append(f"{r.where}: {r.name} may wait, and is not in {doc_path}")
+            listed.add(r.cname)
+    if wrong:
+        sys.exit("\n".join(wrong))
+
+
 def main(argv):
     if len(argv) < 3:
         sys.exit(__doc__)
@@ -301,6 +345,8 @@ def main(argv):
         check(rows, *argv[3:])
     elif what == "tested":
         tested(rows, argv[3], argv[4:])
+    elif what == "waits":
+        waits(rows, argv[3], argv[4], argv[5:])
     elif what == "doc":
         with open(argv[3], "w") as out:
             out.write(doc(rows, interposed_by(argv[4], rows)))
