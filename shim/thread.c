@@ -170,10 +170,10 @@ static void threadmain(void *arg)
 		gname(th->gp, th->name);
 	if (unlikely(th->birth) && !bear(th->birth))
 		threadstillborn(th);
-	sigthreadstart(th);
-	/* Where libc's unwinding of pthread_exit and cancellation ends. */
+	/* Where libc's unwinding of pthread_exit and cancellation ends: also of a handler's, which may run at once. */
 	if (__sigsetjmp((struct __jmp_buf_tag *)(void *)buf.__cancel_jmp_buf, 0) == 0) {
 		__pthread_register_cancel(&buf);
+		sigthreadstart(th);
 		th = blockextra(selfblock());
 		threadend(th->start(th->arg));
 	}
