@@ -101,6 +101,23 @@ def program(name, cpus=CPUS, settings={}, **options):
     return bench
 
 
+def computing(command, against_itself=False):
+    """CPU time of a program that computes in several threads. Against itself: the column `native` is goshim with slices
+    that nothing outlasts, so what is seen is what preemption costs."""
+    def bench(kind):
+        settings = {"GOSHIM": "slice=1000000"} if against_itself and kind == "native" else {}
+        got = command()
+        with tempfile.TemporaryFile() as out:
+            process = spawn(got, "goshim" if against_itself else kind, out, settings=settings)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            children.remove(process)
+        if process.returncode:
+            raise Failed(f"{got[0]}: status {process.returncode}")
+        return {"cpu_ms": (used.ru_utime + used.ru_stime) * 1e3}
+    return bench
+
+
 def load(port, process, connections, protocol, *more):
     """The load generator, and what it says of the server, process (None: nothing)."""
     command = [os.path.join(build, "tools", "load"), "--port", str(port), "--protocol", protocol, "--connections",
