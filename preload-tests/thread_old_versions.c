@@ -18,6 +18,11 @@ int old_pthread_getaffinity_np(pthread_t t, cpu_set_t *set);
 int old_pthread_setaffinity_np(pthread_t t, cpu_set_t *set);
 int old_sched_getaffinity(pid_t tid, cpu_set_t *set);
 int old_sched_setaffinity(pid_t tid, cpu_set_t *set);
+int old_timer_create(clockid_t clock, struct sigevent *ev, int *timer);
+int old_timer_delete(int timer);
+int old_timer_settime(int timer, int flags, const struct itimerspec *value, struct itimerspec *old);
+int old_timer_gettime(int timer, struct itimerspec *value);
+int old_timer_getoverrun(int timer);
 OLD(pthread_kill, "GLIBC_2.2.5");
 OLD(pthread_atfork, "GLIBC_2.2.5");
 OLD(posix_spawn, "GLIBC_2.2.5");
@@ -26,6 +31,11 @@ OLD(pthread_getaffinity_np, "GLIBC_2.3.3");
 OLD(pthread_setaffinity_np, "GLIBC_2.3.3");
 OLD(sched_getaffinity, "GLIBC_2.3.3");
 OLD(sched_setaffinity, "GLIBC_2.3.3");
+OLD(timer_create, "GLIBC_2.2.5");
+OLD(timer_delete, "GLIBC_2.2.5");
+OLD(timer_settime, "GLIBC_2.2.5");
+OLD(timer_gettime, "GLIBC_2.2.5");
+OLD(timer_getoverrun, "GLIBC_2.2.5");
 /* A function; <setjmp.h> has a macro for the one that saves no mask. */
 #undef setjmp
 extern int setjmp(jmp_buf env) __attribute__((returns_twice));
@@ -166,7 +176,55 @@ static void *jumps(void *arg)
 	return arg;
 }
 
-static void *(*const functions[])(void *) = {kills, spawns, affinities, jumps};
+static __thread volatile int ticks[2];
+static volatile int strays;
+
+static void tick(int sig, siginfo_t *info, void *uc)
+{
+	(void)sig, (void)uc;
+	if (info->si_value.sival_ptr == (void *)ticks)
+		ticks[info->si_code == SI_TIMER]++;
+	else
+		strays++;
+}
+
+/* Of numbers, as a profiler has them: of the thread's own CPU time, to that thread; two at a time. */
+static void *timers(void *arg)
+{
+	struct sigaction sa = {.sa_sigaction = tick, .sa_flags = SA_SIGINFO | SA_RESTART};
+	struct itimerspec every = {{0, 1000000}, {0, 1000000}}, got = {{0, 0}, {0, 0}};
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN + 5};
+	timer_t first;
+	int one = -1, two = -1;
+
+	/* libc takes the place of the kernel's timer 0 for a free one. */
+	REQUIRE(timer_create(CLOCK_REALTIME, NULL, &first) == 0);
+	REQUIRE(sigaction(SIGRTMIN + 5, &sa, NULL) == 0);
+	ev._sigev_un._tid = gettid();
+	ev.sigev_value.sival_ptr = (void *)ticks;
+	CHECK_EQ(old_timer_create(CLOCK_THREAD_CPUTIME_ID, &ev, &one), 0);
+	CHECK_EQ(old_timer_create(CLOCK_MONOTONIC, &ev, &two), 0);
+	CHECK(one >= 0 && two >= 0 && one != two);
+	CHECK_EQ(old_timer_settime(one, 0, &every, NULL), 0);
+	while (ticks[1] < 10)
+		;
+	CHECK_EQ(old_timer_gettime(one, &got), 0);
+	CHECK(got.it_interval.tv_nsec >= 1000000 && got.it_interval.tv_nsec <= 4000000);
+	CHECK_EQ(old_timer_gettime(two, &got), 0);
+	CHECK_EQ(got.it_interval.tv_nsec, 0);
+	CHECK(old_timer_getoverrun(one) >= 0);
+	CHECK_EQ(old_timer_delete(one), 0);
+	ticks[1] = 0;
+	CHECK_EQ(old_timer_settime(two, 0, &every, NULL), 0);
+	while (ticks[1] < 10)
+		usleep(1000);
+	CHECK_EQ(old_timer_delete(two), 0);
+	CHECK_EQ(timer_delete(first), 0);
+	CHECK_EQ(ticks[0] + strays, 0);
+	return arg;
+}
+
+static void *(*const functions[])(void *) = {kills, spawns, affinities, jumps, timers};
 
 static void by_main(void)
 {

@@ -69,6 +69,12 @@ extern int __libc_start_main(int (*main)(int, char **, char **), int argc, char 
 /* (Before the size was an argument; set and get.) */
 extern int affinity_old(pthread_t t, cpu_set_t *set);
 extern int schedaffinity_old(pid_t tid, cpu_set_t *set);
+/* (Before a timer_t was a pointer.) */
+extern int timercreate_old(clockid_t clock, struct sigevent *ev, int *timer);
+extern int timernumber_old(int timer);
+extern int timersettime_old(int timer, int flags, const struct itimerspec *value,
+			    struct itimerspec *old);
+extern int timergettime_old(int timer, struct itimerspec *value);
 /* (<pthread.h> has these only without -fexceptions.) */
 extern void __pthread_register_cancel(__pthread_unwind_buf_t *buf);
 extern void __pthread_unregister_cancel(__pthread_unwind_buf_t *buf);

@@ -123,3 +123,70 @@ SHIM(int, timer_getoverrun, timer_t timer)
 		       : -1;
 	return ours >= 0 ? ours : r;
 }
+
+/*
+ * The functions of before timer_t was a pointer: a timer is a place in a table, which is ours since libc does not show its own.
+ * Who refers to them without a version gets these as well, as a profiler does that is not linked with the library
+ * that once had them.
+ */
+static struct {
+	_Atomic bool taken;
+	_Atomic(timer_t) timer;
+} oldtimers[256];
+
+/* False, with errno set, if there is no such timer. */
+static bool oldtimer(int number, timer_t *timer)
+{
+	bool ok = (unsigned)number < sizeof oldtimers / sizeof oldtimers[0] &&
+		  atomic_load(&oldtimers[number].taken);
+	if (ok)
+		*timer = atomic_load(&oldtimers[number].timer);
+	else
+		errno = EINVAL;
+	return ok;
+}
+
+SHIM(int, timer_create_old, clockid_t clock, struct sigevent *ev, int *number)
+{
+	timer_t timer;
+	if (shim_timer_create(clock, ev, &timer) != 0)
+		return -1;
+	for (unsigned i = 0; i < sizeof oldtimers / sizeof oldtimers[0]; i++) {
+		if (atomic_exchange(&oldtimers[i].taken, true))
+			continue;
+		atomic_store(&oldtimers[i].timer, timer);
+		*number = (int)i;
+		return 0;
+	}
+	shim_timer_delete(timer);
+	errno = EINVAL;
+	return -1;
+}
+
+SHIM(int, timer_delete_old, int number)
+{
+	timer_t timer;
+	if (!oldtimer(number, &timer) || shim_timer_delete(timer) != 0)
+		return -1;
+	atomic_store(&oldtimers[number].taken, false);
+	return 0;
+}
+
+SHIM(int, timer_settime_old, int number, int flags, const struct itimerspec *value,
+     struct itimerspec *old)
+{
+	timer_t timer;
+	return oldtimer(number, &timer) ? real.timer_settime(timer, flags, value, old) : -1;
+}
+
+SHIM(int, timer_gettime_old, int number, struct itimerspec *value)
+{
+	timer_t timer;
+	return oldtimer(number, &timer) ? real.timer_gettime(timer, value) : -1;
+}
+
+SHIM(int, timer_getoverrun_old, int number)
+{
+	timer_t timer;
+	return oldtimer(number, &timer) ? shim_timer_getoverrun(timer) : -1;
+}
