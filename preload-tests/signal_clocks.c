@@ -171,14 +171,13 @@ static void waited_for(void)
 
 /* --- SIGEV_NONE and SIGEV_THREAD ---------------------------------------------------------------------------------- */
 
+/* A count of its own: on a busy machine such threads still come when the timer is no more. */
+static int noticed;
+
 static void in_thread(union sigval v)
 {
-	sigset_t now;
-
-	/* In a thread of its own. */
-	pthread_sigmask(SIG_SETMASK, NULL, &now);
 	CHECK_EQ(v.sival_int, 99);
-	__atomic_add_fetch(&fired, 1, __ATOMIC_RELEASE);
+	__atomic_add_fetch(&noticed, 1, __ATOMIC_RELEASE);
 }
 
 static void kinds_of_notice(void)
@@ -195,16 +194,13 @@ static void kinds_of_notice(void)
 	CHECK(left.it_value.tv_sec >= 99 && left.it_interval.tv_nsec == 2000000);
 	CHECK_EQ(timer_delete(t), 0);
 	its.it_value.tv_sec = 0;
-	fired = 0;
 	thread.sigev_notify_function = in_thread;
 	thread.sigev_value.sival_int = 99;
 	REQUIRE(timer_create(CLOCK_MONOTONIC, &thread, &t) == 0);
 	CHECK_EQ(timer_settime(t, 0, &its, NULL), 0);
-	for (int i = 0; i < 2000 && fired < 10; i++)
+	while (__atomic_load_n(&noticed, __ATOMIC_ACQUIRE) < 10)
 		sleep_ms(5);
-	CHECK(fired >= 10);
 	CHECK_EQ(timer_delete(t), 0);
-	sleep_ms(10);
 }
 
 /* --- interval timers ------------------------------------------------------------------------------------------------- */
@@ -294,7 +290,6 @@ static void profiled_as(int which, int sig)
 	if (hits < misses * 3)
 		FAIL("%d samples in threads that compute, %d in others", hits, misses);
 	CHECK(seen[0] > 0 && seen[1] > 0);
-	CHECK_EQ(samples, misses - (misses - samples)); /* main's are among those */
 	signal(sig, SIG_IGN);
 }
 
