@@ -70,6 +70,19 @@ static inline long callret(long r)
 }
 
 /*
+ * May the program's memory at p be read? Where it may not the kernel's answer is EFAULT; a look of ours would be
+ * a signal. It is asked, but for what lies near on the stack, as most of it does. n is at least 8.
+ */
+bool kernelreads(const void *p, size_t n);
+static inline bool readable(const void *p, size_t n)
+{
+	enum { PAGE = 4096 };
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0), first = (uintptr_t)p;
+
+	return ((first ^ here) | ((first + n - 1) ^ here)) < PAGE || kernelreads(p, n);
+}
+
+/*
  * Time. A duration or deadline that int64_t cannot hold is FOREVER.
  * validtime is the kernel's test (EINVAL).
  */

@@ -19,6 +19,7 @@
 #include <linux/sched.h>
 #include <stdarg.h>
 
+#include "block.h"
 #include "deadline.h"
 #include "pin.h"
 #include "sched.h"
@@ -51,6 +52,8 @@ static long futexwait(_Atomic uint32_t *word, uint32_t expected, bool relative, 
 	FutexWait w = {word, expected};
 	int64_t deadline;
 
+	if (timeout && !readable(timeout, sizeof *timeout))
+		return -EFAULT;
 	if (bits == 0 || (timeout && (!validtimespec(timeout) || timeout->tv_sec < 0)))
 		return -EINVAL;
 	if (timeout && relative) {

@@ -119,6 +119,8 @@ static long waitmasked(Wait *w, int64_t deadline, const sigset_t *mask)
 
 	if (!mask)
 		return waitfds(w, deadline);
+	if (!readable(mask, 8))
+		return -EFAULT;
 	sigmaskswap(mask, &old);
 	long r = waitfds(w, deadline);
 
@@ -129,11 +131,13 @@ static long waitmasked(Wait *w, int64_t deadline, const sigset_t *mask)
 	return r;
 }
 
-/* When a duration ends: 0 now, FOREVER for NULL, -EINVAL. */
+/* When a duration ends: 0 now, FOREVER for NULL, -EINVAL, -EFAULT. */
 static int64_t endof(const struct timespec *timeout)
 {
 	if (!timeout)
 		return FOREVER;
+	if (!readable(timeout, sizeof *timeout))
+		return -EFAULT;
 	if (!validtime(timeout))
 		return -EINVAL;
 	int64_t ns = timens(timeout);
@@ -378,8 +382,10 @@ static long waitselect(int nfds, fd_set *r, fd_set *w, fd_set *e, int64_t end, c
 	if (nfds <= FD_SETSIZE) {
 		sets = (Sets){.set = {r, w, e}, .words = ((size_t)nfds + 63) / 64};
 		for (int i = 0; i < 3; i++) {
-			if (!sets.set[i])
+			if (!sets.set[i] || sets.words == 0)
 				continue;
+			if (!readable(sets.set[i], sets.words * sizeof(long)))
+				return -EFAULT;
 			memcpy(sets.asked[i], sets.set[i], sets.words * sizeof(long));
 			for (size_t k = 0; k < sets.words; k++)
 				wait.most += __builtin_popcountl(sets.asked[i][k]);
@@ -389,7 +395,7 @@ static long waitselect(int nfds, fd_set *r, fd_set *w, fd_set *e, int64_t end, c
 	long n = waitmasked(&wait, end, mask);
 
 	/* An error leaves the sets as they were. */
-	if (n < 0 && wait.sets)
+	if (n < 0 && n != -EFAULT && wait.sets)
 		resetsets(&sets);
 	return n;
 }

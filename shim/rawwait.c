@@ -131,10 +131,16 @@ static const sigset_t *maskof(long mask, sigset_t *set)
 	return set;
 }
 
+/* The kernel says what is wrong with others. */
+static bool good(long mask)
+{
+	return mask && readable((const void *)mask, 8);
+}
+
 /* pselect6 has its mask behind a pointer to two words. */
 static long pselectmask(const long *a)
 {
-	return a[5] ? *(const long *)a[5] : 0;
+	return a[5] && readable((const void *)a[5], 16) ? *(const long *)a[5] : 0;
 }
 
 /* The system call tells how much of the time is left, the function does not. */
@@ -148,7 +154,9 @@ static long timed(struct timespec *timeout, long r, int64_t end)
 
 static int64_t endof(const struct timespec *timeout)
 {
-	return timeout && validtime(timeout) ? deadlinein(timens(timeout)) : -1;
+	return timeout && readable(timeout, sizeof *timeout) && validtime(timeout)
+		   ? deadlinein(timens(timeout))
+		   : -1;
 }
 
 static bool bysignals(long nr, const long *a, long *r)
@@ -160,25 +168,25 @@ static bool bysignals(long nr, const long *a, long *r)
 	switch (nr) {
 	case SYS_pause: *r = shim_pause(); return true;
 	case SYS_rt_sigsuspend:
-		if (a[1] != 8)
+		if (a[1] != 8 || !good(a[0]))
 			return false;
 		*r = shim_sigsuspend(maskof(a[0], &set));
 		return true;
 	case SYS_rt_sigtimedwait:
-		if (a[3] != 8)
+		if (a[3] != 8 || !good(a[0]))
 			return false;
 		timeout = (struct timespec *)a[2];
 		*r = shim_sigtimedwait(maskof(a[0], &set), (siginfo_t *)a[1], timeout);
 		return true;
 	case SYS_rt_sigpending:
-		if (a[1] != 8)
+		if (a[1] != 8 || !good(a[0]))
 			return false;
 		*r = shim_sigpending(&set);
 		if (*r == 0)
 			memcpy((void *)a[0], &set, 8);
 		return true;
 	case SYS_ppoll:
-		if (!a[3] || a[4] != 8)
+		if (!good(a[3]) || a[4] != 8)
 			return false;
 		timeout = (struct timespec *)a[2];
 		end = endof(timeout);
@@ -186,7 +194,7 @@ static bool bysignals(long nr, const long *a, long *r)
 		*r = timed(timeout, *r, end);
 		return true;
 	case SYS_pselect6:
-		if (!pselectmask(a))
+		if (!good(pselectmask(a)))
 			return false;
 		timeout = (struct timespec *)a[4];
 		end = endof(timeout);
@@ -195,13 +203,13 @@ static bool bysignals(long nr, const long *a, long *r)
 		*r = timed(timeout, *r, end);
 		return true;
 	case SYS_epoll_pwait:
-		if (!a[4] || a[5] != 8)
+		if (!good(a[4]) || a[5] != 8)
 			return false;
 		*r = shim_epoll_pwait((int)a[0], (struct epoll_event *)a[1], (int)a[2], (int)a[3],
 				      maskof(a[4], &set));
 		return true;
 	case SYS_epoll_pwait2:
-		if (!a[4] || a[5] != 8)
+		if (!good(a[4]) || a[5] != 8)
 			return false;
 		*r = shim_epoll_pwait2((int)a[0], (struct epoll_event *)a[1], (int)a[2],
 				       (const struct timespec *)a[3], maskof(a[4], &set));

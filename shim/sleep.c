@@ -96,6 +96,8 @@ static int sleepon(clockid_t clock, int flags, const struct timespec *req, struc
 {
 	if (clock == CLOCK_THREAD_CPUTIME_ID)
 		return -EINVAL;
+	if (!readable(req, sizeof *req))
+		return -EFAULT;
 	if (clock == CLOCK_PROCESS_CPUTIME_ID)
 		return sleepinkernel(OwnCPUTime, flags, req, rem);
 	Thread *th = cputhread(clock);
@@ -197,6 +199,8 @@ SHIM(int, sigsuspend, const sigset_t *mask)
 {
 	if (!getg())
 		return real.sigsuspend(mask);
+	if (!readable(mask, 8))
+		return (int)callret(-EFAULT);
 	sigset_t old;
 
 	sigmaskswap(mask, &old);

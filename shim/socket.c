@@ -91,7 +91,7 @@ SHIM(ssize_t, recvmsg, int fd, struct msghdr *msg, int flags)
 		return real.recvmsg(fd, msg, flags);
 	Op op = sockop(PollRead, SYS_recvmsg, fd, (long)msg, 0, 2, flags);
 
-	if (!(flags & MSG_WAITALL))
+	if (!(flags & MSG_WAITALL) || !readable(msg, sizeof *msg))
 		return callret(transfer(&op));
 	return callret(receive(&op, msg->msg_iov, msg->msg_iovlen, flags,
 			       !msg->msg_control && !msg->msg_name));

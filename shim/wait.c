@@ -111,7 +111,7 @@ SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespe
 		return real.semtimedop(id, ops, n, timeout);
 	if (!timeout)
 		return shim_semop(id, ops, n);
-	if (!validtime(timeout))
+	if (!readable(timeout, sizeof *timeout) || !validtime(timeout))
 		return (int)callret(sysnow(SYS_semtimedop, id, ops, n, timeout));
 	long r = semopnow(id, ops, n);
 
@@ -212,6 +212,8 @@ SHIM(int, sigtimedwait, const sigset_t *set, siginfo_t *info, const struct times
 {
 	if (!getg())
 		return real.sigtimedwait(set, info, timeout);
+	if (!readable(set, 8) || (timeout && !readable(timeout, sizeof *timeout)))
+		return (int)callret(-EFAULT);
 	if (timeout && !validtime(timeout))
 		return (int)callret(-EINVAL);
 	return (int)callret(takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER));
