@@ -15,6 +15,7 @@
 
 #include "annotate.h"
 #include "arch/x86_64/arch.h"
+#include "lockstat.h"
 #include "stack.h"
 #include "traceback.h"
 
@@ -244,9 +245,6 @@ void exitsyscall(void);
 /* entersyscall for one that returns before the call is made: where a function goes on
  * that stays meanwhile, as CALLERSPLACE() has it, for tracebacks. `waits`: the call is
  * expected to last, and the P free to be taken at once. */
-typedef struct Place {
-	uintptr_t pc, sp, bp;
-} Place;
 void entersyscallat(const Place *where, bool waits);
 /* What tracebacks are to say of the caller meanwhile. */
 void gosetwait(WaitReason why);
@@ -381,7 +379,8 @@ void *mblock(void);
 
 /* --- time ----------------------------------------------------------------- */
 
-int64_t nanotime(void); /* CLOCK_MONOTONIC, ns; SIGSAFE */
+int64_t nanotime(void);  /* CLOCK_MONOTONIC, ns; SIGSAFE */
+uint64_t ticksnow(void); /* the same in the metrics' unit, ticks of the CPU's counter */
 void avoidtsc(
     void); /* from now on time is the kernel's alone to tell: somebody is denied the instruction */
 

@@ -11,6 +11,7 @@
 
 #include "text.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -199,22 +200,92 @@ static void call(void *arg)
 	c->fn(c->arg, &nobody.capture);
 }
 
-bool asnobody(void (*fn)(void *arg, Capture *c), void *arg)
+/* wait: for others that do it; else also no fork has to wait for it. */
+static bool callasnobody(void (*fn)(void *arg, Capture *c), void *arg, bool wait)
 {
 	Call c = {fn, arg};
 	uint64_t mask = maskall();
 	G *gp = getg();
+	bool can = true;
 	goshim_g = NULL;
-	lock(&nobody.lock);
-	if (!nobody.stack)
-		nobody.stack = sysalloc(STACK);
-	bool can = nobody.stack != NULL;
-	if (can)
-		onstack0(call, &c, (uintptr_t)nobody.stack + STACK);
-	unlock(&nobody.lock);
+	if (wait)
+		lock(&nobody.lock);
+	else
+		can = trylock(&nobody.lock);
+	if (can) {
+		if (!nobody.stack)
+			nobody.stack = sysalloc(STACK);
+		can = nobody.stack != NULL;
+		if (can)
+			onstack0(call, &c, (uintptr_t)nobody.stack + STACK);
+		unlock(&nobody.lock);
+	}
 	goshim_g = gp;
 	maskback(mask);
 	return can;
+}
+
+bool asnobody(void (*fn)(void *arg, Capture *c), void *arg)
+{
+	return callasnobody(fn, arg, true);
+}
+
+bool isnobody(void)
+{
+	uintptr_t sp = (uintptr_t)__builtin_frame_address(0), lo = (uintptr_t)nobody.stack;
+	return lo && sp - lo < STACK;
+}
+
+/* --- the caller's own ---------------------------------------------------------------------- */
+
+typedef struct Self {
+	Registers regs;
+	const G *gp;
+	int max;
+	void (*found)(void *arg, const Frame *f, int n);
+	void *arg;
+} Self;
+
+bool memreadable(uintptr_t at)
+{
+	enum { NOTHING = -1 };
+	return sys4(SYS_rt_sigprocmask, NOTHING, (long)at, 0, 8) == -EINVAL;
+}
+
+/* By no call but that one. */
+static void copyown(Capture *c, const G *gp, uintptr_t sp)
+{
+	enum { MOST = 16 << 10 };
+	uintptr_t end = sp + MOST, at = sp;
+	if (gp && sp >= gp->stacklo && sp < gp->stackhi && gp->stackhi < end)
+		end = gp->stackhi;
+	while (at < end && memreadable(at & ~7ul))
+		at = (at | 4095) + 1;
+	c->lo = sp;
+	c->n = (at < end ? at : end) - sp;
+	memcpy(c->stack, (const void *)sp, c->n);
+}
+
+static void self(void *arg, Capture *c)
+{
+	enum { MOST = 32 };
+	Frame f[MOST];
+	Self *s = arg;
+	copyown(c, s->gp, s->regs.sp);
+	StackCopy copy = copyof(c);
+	host.unwindbegin(true);
+	s->found(s->arg, f, host.unwind(&s->regs, &copy, f, s->max < MOST ? s->max : MOST));
+}
+
+bool ownstack(Place from, int max, void (*found)(void *arg, const Frame *f, int n), void *arg)
+{
+	G *gp = getg();
+	Self s = {{.pc = from.pc, .sp = from.sp, .bp = from.bp}, gp, max, found, arg};
+	if (!forkstry())
+		return false;
+	bool done = callasnobody(self, &s, false);
+	forksmay();
+	return done;
 }
 
 void captureforkchild(void)

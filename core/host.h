@@ -52,11 +52,11 @@ typedef struct Host {
 	void (*describe)(G *gp, char *buf, size_t n);
 	/*
 	 * For tracebacks, which one thread makes at a time. unwindbegin: what was remembered of the program's
-	 * objects may be wrong by now. unwind: up to max frames, the innermost first, of a stack that was copied; how
+	 * objects may be wrong by now; own: of the caller's stack alone, memory is asked for by memreadable(). unwind: up to max frames, the innermost first, of a stack that was copied; how
 	 * many. symbolize: where a frame is. creator: who made gp, and where that went on; 0: no
 	 * goroutine. They take no lock, and believe nothing that they read.
 	 */
-	void (*unwindbegin)(void);
+	void (*unwindbegin)(bool own);
 	int (*unwind)(const Registers *regs, const StackCopy *stack, Frame *frames, int max);
 	void (*symbolize)(const Frame *frame, Symbol *symbol);
 	int64_t (*creator)(G *gp, uintptr_t *pc);

@@ -90,8 +90,10 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 		mp->lastmove = now;
 	gp->since = now;
 	addto(&m->shard->moves[from][to], 1, shared);
-	if (to == Gwaiting)
+	if (to == Gwaiting) {
+		gp->parked = now;
 		addto(&m->shard->began[gp->waitreason], 1, shared);
+	}
 	if (from == Gdead)
 		return;
 	if (from == Grunning)
@@ -123,8 +125,10 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 		mp->lastmove = now;
 		addonce(&m->shard->running[gp->nameslot], now - since);
 	}
-	if (to == Gwaiting)
+	if (to == Gwaiting) {
+		gp->parked = now;
 		addonce(&m->shard->began[gp->waitreason], 1);
+	}
 	gp->since = now;
 	addonce(&m->shard->moves[from][to], 1);
 	addonce(b, 1);

@@ -35,6 +35,7 @@ typedef enum Count {
 	CountRetaken,   /* ... taken from an M in the kernel */
 	CountPreempted, /* goroutines that left their P since they were asked to */
 	CountStarts,    /* Ms that were woken or made */
+	CountLocksLost, /* waits for locks that there was no record for */
 	Counts
 } Count;
 
@@ -67,6 +68,13 @@ void metricsforkchild(void);
 /* A page of the region is needed that may not be there: false: it can't be had. */
 bool metricspage(Meter *m, uint32_t page);
 
+/* A record of locks or modules is needed; the same. */
+bool metricsrecord(const void *record);
+
+/* lockstat.c */
+void lockstatinit(LockRecord *records, ModuleRecord *modules);
+void lockstatforkchild(void);
+
 /* metrics.c */
 /* gp, whose owner calls, goes from one status to the other. */
 void metricsmove(G *gp, uint32_t from, uint32_t to);
@@ -76,7 +84,6 @@ int64_t metricscounted(Count c);
 
 /* ticks.c */
 extern TickPoints tickpoints;
-uint64_t ticksnow(void);
 int64_t ticksns(uint64_t n); /* how long they are */
 void ticksstart(void);
 void tickslook(void);  /* now and then: keeps the rate right */

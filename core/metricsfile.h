@@ -24,8 +24,10 @@ typedef enum MetricKind {
 	MetricGauge,       /* as they are now */
 	MetricHistogram, /* one word, the sum of all values, and the buckets elsewhere (histindex) */
 	MetricMoves, /* count words, a square: how often goroutines went from one status to another */
-	MetricNames,  /* count names of threads, METRICSNAME bytes each */
-	MetricByName, /* count words, one for each of those; the first is that of the process */
+	MetricNames,   /* count names of threads, METRICSNAME bytes each */
+	MetricByName,  /* count words, one for each of those; the first is that of the process */
+	MetricLocks,   /* count LockRecords of `buckets` bytes each; later versions' are longer */
+	MetricModules, /* the same of ModuleRecords */
 } MetricKind;
 
 enum { METRICSNAME = 16 };
@@ -75,6 +77,55 @@ typedef struct MetricsHeader {
 	int64_t wallns; /* CLOCK_REALTIME at ticks.startns */
 	uint64_t gomaxprocs, threads;
 } MetricsHeader;
+
+/* Of the pthread objects; those of <threads.h> are the same. */
+typedef enum LockKind {
+	LockNone, /* the record is not in use (yet) */
+	LockMutex,
+	LockRWLock,
+	LockCond,
+	LockSem,
+	LockMixed, /* of locks for whose kind and call site there was no room */
+} LockKind;
+
+enum { LockFrames = 10, LockCounts = 1, LockStack = 2, LockStatic = 4 };
+
+/*
+ * A place is an address by a file: 1 + the number of its module in the upper 16 bits, and below them the
+ * address that the file has for it. Without a module: an address of the process.
+ */
+typedef struct LockRecord {
+	uint64_t
+	    address;   /* 0: of all locks of this kind and site that have no record of their own */
+	uint64_t site; /* what initialised it goes on there, in the process; 0: not known */
+	uint32_t kind; /* LockKind */
+	uint32_t
+	    flags; /* LockCounts: also those that need not wait; LockStack: there is one; LockStatic */
+	uint64_t objects; /* locks that it is of: one after the other, at an address */
+	uint64_t
+	    name; /* place: of the lock, if LockStatic, else of what initialised or first locked it */
+	uint64_t contended, ended; /* waits that have begun, and ended */
+	uint64_t waited, maxwait;  /* ticks */
+	uint64_t locked, changed;  /* exclusively: how often, and by another than before */
+	uint64_t held, maxheld;    /* ... ticks */
+	uint64_t shared,
+	    sharedheld;   /* by readers; ticks are added at the end and subtracted at the start */
+	uint32_t owner;   /* who locked it last, exclusively */
+	uint32_t sharers; /* readers now */
+	uint64_t stack
+	    [LockFrames]; /* places: of who was the first to wait, the innermost first; 0: no more */
+	uint64_t unused[6];
+} LockRecord;
+
+typedef struct ModuleRecord {
+	uint64_t lo, hi; /* where it lay */
+	uint64_t base;   /* what was added to the addresses in the file */
+	uint32_t idsize; /* its build id */
+	uint8_t id[28];
+	char path[200]; /* "": it did not fit */
+} ModuleRecord;
+
+_Static_assert(sizeof(LockRecord) == 256 && sizeof(ModuleRecord) == 256, "as many in a page");
 
 /*
  * Buckets are log-linear: 64 to each power of two and so at most 1/64 wide, and their middles at most 1/128

@@ -57,6 +57,20 @@ static void changeend(void)
 	atomic_fetch_sub(&changing, 1);
 }
 
+bool forkstry(void)
+{
+	atomic_fetch_add(&changing, 1);
+	bool may = !atomic_load(&forks);
+	if (!may)
+		changeend();
+	return may;
+}
+
+void forksmay(void)
+{
+	changeend();
+}
+
 void ownfdmake(void)
 {
 	changebegin();

@@ -38,12 +38,17 @@ typedef struct Region {
 	MetricsHeader *header; /* NULL: there is none */
 	size_t size;
 	uint64_t names, shards, stride; /* offsets, and the distance between two shards */
+	uint64_t locks, modules;
 	int32_t nprocs;
 	bool complete; /* no page must be asked for */
 	char path[64]; /* "": it has none */
 } Region;
 
 static Region region;
+
+/* Which pages of the tables of locks and modules there are. */
+enum { TABLES = (LockRecords * sizeof(LockRecord) + Modules * sizeof(ModuleRecord)) / PAGE };
+static _Atomic uint64_t tablepages[TABLES / 64 + 1];
 
 /* Where there is none: nobody reads it. */
 static Shard spare;
@@ -70,7 +75,9 @@ _Static_assert(ShardPages == 128, "the spare one is complete");
 	}
 
 enum {
-	ENTRIES = 48,
+	ENTRIES = 51,
+	LOCKSENTRY = 1, /* these two have their offsets from the number of Ps */
+	MODULESENTRY,
 	NAMESAT = (sizeof(MetricsHeader) + ENTRIES * sizeof(MetricEntry) + 15) & ~15ul,
 };
 
@@ -83,6 +90,9 @@ enum {
 
 static const MetricEntry entries[] = {
     {"names", MetricNames, MetricPlain, 0, 0, Names, NAMESAT, 0},
+    [LOCKSENTRY] = {"locks", MetricLocks, MetricTicks, 0, 0, LockRecords, 0, sizeof(LockRecord)},
+    [MODULESENTRY] = {"modules", MetricModules, MetricPlain, 0, 0, Modules, 0,
+		      sizeof(ModuleRecord)},
     {"running.byname", MetricByName, MetricTicks, 1, 0, Names, SHARD(running), 0},
     {"moves", MetricMoves, MetricPlain, 1, 0, MetricStatuses *MetricStatuses, SHARD(moves), 0},
     COUNT("steals", CountStolen),
@@ -90,6 +100,7 @@ static const MetricEntry entries[] = {
     COUNT("retaken", CountRetaken),
     COUNT("preempted", CountPreempted),
     COUNT("starts", CountStarts),
+    COUNT("locks.lost", CountLocksLost),
     {"lost", MetricCounter, MetricPlain, 1, 0, 1, SHARD(lost), 0},
     {"gomaxprocs", MetricGauge, MetricPlain, 0, 0, 1, offsetof(MetricsHeader, gomaxprocs), 0},
     {"threads", MetricGauge, MetricPlain, 0, 0, 1, offsetof(MetricsHeader, threads), 0},
@@ -309,6 +320,8 @@ static void describe(MetricsHeader *h, const Region *r, uint64_t start)
 	h->wallns = wall[0] * 1000000000 + wall[1] - (nanotime() - tickpoints.startns);
 	h->ticks = tickpoints;
 	memcpy(h + 1, entries, sizeof entries);
+	((MetricEntry *)(h + 1))[LOCKSENTRY].offset = (uint32_t)r->locks;
+	((MetricEntry *)(h + 1))[MODULESENTRY].offset = (uint32_t)r->modules;
 	/* Who reads a version finds the rest. */
 	__atomic_store_n(&h->version, METRICS_VERSION, __ATOMIC_RELEASE);
 }
@@ -388,7 +401,9 @@ void metricsinit(int32_t n)
 		    .names = NAMESAT,
 		    .shards = pages(NAMESAT + Names * METRICSNAME),
 		    .stride = pages(sizeof(Shard))};
-	r.size = r.shards + r.stride * (uint64_t)(n + 1);
+	r.locks = r.shards + r.stride * (uint64_t)(n + 1);
+	r.modules = r.locks + LockRecords * sizeof(LockRecord);
+	r.size = r.locks + TABLES * (uint64_t)PAGE;
 	sweep();
 	r.header = mapfile(&r, start);
 	if (!r.header)
@@ -400,6 +415,8 @@ void metricsinit(int32_t n)
 	region = r;
 	metricsmeter(&nobodys, n);
 	metricsthreads(sched.mcount);
+	lockstatinit((LockRecord *)((char *)region.header + region.locks),
+		     (ModuleRecord *)((char *)region.header + region.modules));
 }
 
 void metricsmeter(Meter *m, int32_t p)
@@ -429,6 +446,20 @@ noinline_fn bool metricspage(Meter *m, uint32_t page)
 	return got;
 }
 
+bool metricsrecord(const void *record)
+{
+	size_t page =
+	    (size_t)((const char *)record - (const char *)region.header - region.locks) / PAGE;
+	uint64_t bit = 1ull << page % 64;
+	_Atomic uint64_t *have = &tablepages[page / 64];
+	if (region.complete || (atomic_load_explicit(have, memory_order_relaxed) & bit))
+		return true;
+	if (populate((char *)region.header + region.locks + page * PAGE, PAGE))
+		return false;
+	atomic_fetch_or_explicit(have, bit, memory_order_relaxed);
+	return true;
+}
+
 static void complete(Meter *m)
 {
 	Shard *s = m->shard;
@@ -442,6 +473,8 @@ void metricscomplete(void)
 	if (!region.header || region.complete)
 		return;
 	region.complete = true; /* nobody asks for more */
+	if (populate((char *)region.header + region.locks, TABLES * (size_t)PAGE))
+		lockstatinit(NULL, NULL);
 	complete(&nobodys);
 	for (int32_t i = 0; i < sched.nallp; i++)
 		complete(&sched.allp[i]->meter);
@@ -525,6 +558,8 @@ void metricsforkchild(void)
 	if (region.header)
 		sys2(SYS_munmap, (long)region.header, (long)region.size);
 	region = (Region){0};
+	memset(tablepages, 0, sizeof tablepages);
+	lockstatforkchild();
 	memset(slots, 0, sizeof slots);
 	nobodys = (Meter)SPARE;
 }

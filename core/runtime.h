@@ -81,6 +81,7 @@ struct G {
 	_Atomic bool counted;  /* its CPU time is, in cpu */
 	WaitReason waitreason;
 	uint64_t since;     /* ticksnow() when it got its status; its owner's */
+	uint64_t parked;    /* ... when it got Gwaiting, the last time; parkwatch's */
 	uint64_t sliceused; /* cputicks of its slice before it made way for one that was woken */
 	/* The address or, for I/O, the (first) descriptor waited for; 0: none. Valid while Gwaiting. */
 	uintptr_t waitobj;
@@ -420,6 +421,9 @@ bool computes(M *mp);
 
 /* capture.c */
 void capturesignal(M *mp, const void *ctx) SIGSAFE; /* if mp->capture is set */
+bool forkstry(
+    void); /* keeps forks waiting until forksmay; false: one is under way, and nothing keeps it */
+void forksmay(void);
 void captureforkchild(void);
 
 /* preempt.c */

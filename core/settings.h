@@ -23,6 +23,7 @@ typedef struct Debug {
 	bool storm;       /* preempt everything every 100 us */
 	bool exitstats;   /* one line of counters at exit */
 	bool metricskeep; /* the region's file, at an orderly end */
+	bool locks;       /* count each lock, and for how long it is held */
 	Deadlock deadlock;
 	bool nofsgsbase;     /* as if user code could not write FS base */
 	int64_t slice;       /* ns before a runner is preempted */

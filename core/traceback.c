@@ -296,7 +296,7 @@ typedef struct Job {
 
 static void writejob(Job *j)
 {
-	host.unwindbegin();
+	host.unwindbegin(false);
 	if (j->title)
 		out("%s\n\n", j->title);
 	if (j->caller) {

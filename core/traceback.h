@@ -11,6 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Where a function goes on that waits for one that it has called. */
+typedef struct Place {
+	uintptr_t pc, sp, bp;
+} Place;
+
 /* What a frame begins with: the registers that a call preserves, and the two that say where. */
 typedef struct Registers {
 	uintptr_t pc, sp, bp, bx, r12, r13, r14, r15;
@@ -54,6 +59,16 @@ typedef enum TracebackLevel {
  * traceback, and gives up on a reader that takes nothing for some seconds: false then. Never ends in SIGPIPE.
  */
 bool traceback(int fd, const int64_t *ids, size_t n);
+
+/*
+ * The caller's own stack, from a place in it on: calls found(arg, frames, n), up to `max`, as tracebacks call the
+ * host, by the same rules. Waits for nobody, and for no traceback: false then, and nothing was called. Makes
+ * no system call that a process could be forbidden.
+ */
+bool ownstack(Place from, int max, void (*found)(void *arg, const Frame *f, int n), void *arg);
+bool isnobody(void); /* the caller is called by what makes tracebacks */
+/* Is there memory? By a call that every process may make, and that does nothing but look. SIGSAFE */
+bool memreadable(uintptr_t at);
 
 /* All, after a line for a title. */
 void tracebackall(int fd, const char *title);

@@ -19,6 +19,14 @@ static int thrdresult(int err)
 	}
 }
 
+SHIM(int, mtx_init, mtx_t *m, int type)
+{
+	int r = real.mtx_init(m, type);
+	if (r == thrd_success)
+		mutexmade((Mutex *)m, CALLER());
+	return r;
+}
+
 SHIM(int, mtx_lock, mtx_t *m)
 {
 	return thrdresult(shim_pthread_mutex_lock((pthread_mutex_t *)m));
@@ -37,6 +45,14 @@ SHIM(int, mtx_trylock, mtx_t *m)
 SHIM(int, mtx_unlock, mtx_t *m)
 {
 	return thrdresult(shim_pthread_mutex_unlock((pthread_mutex_t *)m));
+}
+
+SHIM(int, cnd_init, cnd_t *c)
+{
+	int r = real.cnd_init(c);
+	if (r == thrd_success)
+		condmade((pthread_cond_t *)c, CALLER());
+	return r;
 }
 
 SHIM(int, cnd_wait, cnd_t *c, mtx_t *m)

@@ -46,9 +46,9 @@ typedef struct Cond {
 	uint32_t ngroup;       /* ... of that many in transit; credits < ngroup or both 0 */
 	uint32_t limit;
 	_Atomic uint32_t gen; /* forkgen of the tickets; others' owners do not exist */
-	uint32_t pad;
+	LockLink link;
 	_Atomic uint32_t flags; /* where libc has __wrefs, whose low bits are the flags */
-	uint32_t pad2[2];
+	uint64_t site;          /* what has initialised it, or 0 */
 } Cond;
 _Static_assert(sizeof(Cond) == sizeof(pthread_cond_t), "Cond lies over pthread_cond_t");
 _Static_assert(offsetof(Cond, flags) == offsetof(pthread_cond_t, __data.__wrefs), "flags");
@@ -61,6 +61,7 @@ typedef struct CondWait {
 	uint32_t ticket;
 	bool consumed; /* giving up found a credit */
 	bool waiting;  /* has drawn a ticket that is not over, and m is unlocked */
+	Contention contention;
 } CondWait;
 
 static inline bool before(uint32_t a, uint32_t b)
@@ -244,6 +245,7 @@ static int sharedwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec 
 static int stay(CondWait *w, int64_t deadline)
 {
 	int r = semapark(w->c, waitcheck, NULL, w, 0, WaitCond, deadline, ParkIntr);
+	parkedfor(&w->contention);
 	return r == -EAGAIN ? 0 : r;
 }
 
@@ -261,6 +263,7 @@ static void unwound(CondWait *w)
 		return;
 	abandon(w);
 	mutexcondlock(w->m);
+	contentionends(&w->contention, true);
 }
 
 static int condwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec *abs)
@@ -277,6 +280,7 @@ static int condwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec *a
 		return err;
 	}
 	w.waiting = true;
+	lockcontended(&w.contention, c, WaitCond, NULL, &c->link, c->site);
 	for (;;) {
 		int r = stay(&w, deadline);
 		if (r == 0)
@@ -294,7 +298,23 @@ static int condwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec *a
 	}
 	w.waiting = false;
 	int lockerr = mutexcondlock(m);
+	contentionends(&w.contention, true);
 	return lockerr ? lockerr : err;
+}
+
+void condmade(pthread_cond_t *pc, uintptr_t site)
+{
+	Cond *c = (Cond *)pc;
+	if (!(flagsof(c) & FlagShared))
+		c->site = site;
+}
+
+SHIM(int, pthread_cond_init, pthread_cond_t *pc, const pthread_condattr_t *attr)
+{
+	int err = real.pthread_cond_init(pc, attr);
+	if (!err)
+		condmade(pc, CALLER());
+	return err;
 }
 
 SHIM(int, pthread_cond_wait, pthread_cond_t *pc, pthread_mutex_t *pm)

@@ -105,6 +105,11 @@ static void setmetrics(int64_t v)
 	debug.metricskeep = v != 0;
 }
 
+static void setlocks(int64_t v)
+{
+	debug.locks = v != 0;
+}
+
 _Static_assert(DeadlockReport == 0 && DeadlockAbort == 1 && DeadlockOff == 2, "deadlockwords");
 
 static const struct Key keys[] = {

@@ -153,11 +153,20 @@ static bool lock_try(Mutex *m, bool woken)
 	return false;
 }
 
+enum { WhenTicks = 63 };
+
+/* What has initialised it, if that is still there to be read. */
+static inline uint64_t siteof(const Mutex *m)
+{
+	uint64_t w = atomic_load_explicit(&m->when, memory_order_relaxed);
+	return w >> WhenTicks ? 0 : w;
+}
+
 /*
  * Waits for the mutex: 0, ETIMEDOUT, or EINVAL for a bad time. Signal handlers of
  * the goroutine run meanwhile; the wait goes on after them.
  */
-static int waitlock(Mutex *m, Limit limit, LockWait *lw)
+static int waitlock(Mutex *m, Limit limit, LockWait *lw, Contention *c)
 {
 	Waiter w = {.m = m};
 	int64_t deadline = FOREVER;
@@ -167,12 +176,13 @@ static int waitlock(Mutex *m, Limit limit, LockWait *lw)
 		return 0;
 	if (limit.abs && !validtimespec(limit.abs))
 		return EINVAL;
-	lockcontended(m, WaitMutex, &m->contended);
+	lockcontended(c, m, WaitMutex, &m->contended, &m->link, siteof(m));
 	deadline = deadlineat(limit.clock, limit.abs);
 	for (;;) {
 		if (!limit.abs)
 			lockwait(lw);
 		int r = semapark(m, lockcheck, NULL, &w, (uintptr_t)&w, WaitMutex, deadline, flags);
+		parkedfor(c);
 		switch (r) {
 		case 0:
 			w.woken = true;
@@ -205,8 +215,10 @@ static noinline_fn int lock_slow(Mutex *m, Limit limit)
 		       .why = WaitMutex,
 		       .strict = checksowner(kindof(m)),
 		       .relock = m->heldright};
-	int err = waitlock(m, limit, &lw);
+	Contention c = {NULL, 0, 0};
+	int err = waitlock(m, limit, &lw, &c);
 	lockwaitends(&lw);
+	contentionends(&c, err == 0);
 	return err;
 }
 
@@ -337,11 +349,36 @@ static inline int relock(Mutex *m, int kind)
 	return -1;
 }
 
+/* Every lock is counted: its holder has got it, and is about to give it up. */
+static noinline_fn void counttaken(Mutex *m, uint32_t tid)
+{
+	LockRecord *r = lockrecordof(&m->link, m);
+	if (!r && mutexisours(m))
+		r = lockfirst(m, siteof(m), LockMutex, &m->link);
+	if (!r)
+		return;
+	lockcount(r, tid);
+	atomic_store_explicit(&m->when, ticksnow() | 1ull << WhenTicks, memory_order_relaxed);
+}
+
+static noinline_fn void countgiven(Mutex *m)
+{
+	uint64_t w = atomic_load_explicit(&m->when, memory_order_relaxed);
+	LockRecord *r = lockrecordof(&m->link, m);
+	if (!r || !(w >> WhenTicks))
+		return;
+	/* (The upper bit is lost in the shift.) */
+	lockheld(r, ((ticksnow() - w) << 1) >> 1);
+	atomic_store_explicit(&m->when, 1ull << WhenTicks, memory_order_relaxed);
+}
+
 /* The caller has got the mutex, not a recursive one. */
 static inline int locked(Mutex *m, uint32_t users)
 {
 	uint32_t tid = selftid();
 	setowner(m, tid);
+	if (unlikely(lockscounted))
+		counttaken(m, tid);
 	m->count = tid;
 	m->nusers += users;
 	return 0;
@@ -470,11 +507,27 @@ static inline int unlock_kinds(Mutex *m, uint32_t users)
 		if (type == PTHREAD_MUTEX_RECURSIVE && --m->count != 0)
 			return 0;
 	}
+	if (unlikely(lockscounted))
+		countgiven(m);
 	setowner(m, 0);
 	m->nusers -= users;
 	if (unlikely(!unlock_fast(m)))
 		unlock_slow(m);
 	return 0;
+}
+
+void mutexmade(Mutex *m, uintptr_t site)
+{
+	if (mutexisours(m))
+		atomic_store_explicit(&m->when, site, memory_order_relaxed);
+}
+
+SHIM(int, pthread_mutex_init, pthread_mutex_t *pm, const pthread_mutexattr_t *attr)
+{
+	int err = real.pthread_mutex_init(pm, attr);
+	if (!err)
+		mutexmade((Mutex *)pm, CALLER());
+	return err;
 }
 
 SHIM(int, pthread_mutex_lock, pthread_mutex_t *pm)

@@ -38,10 +38,13 @@ enum { ReadersMax = WritersQueued - 1 };
 typedef struct RWLock {
 	_Atomic uint32_t word;
 	_Atomic uint32_t contended; /* how often somebody had to wait */
-	uint32_t pad[4];
-	_Atomic uint32_t writer; /* selftid() of the writer that holds it, or 0 */
+	LockLink link;
+	_Atomic uint32_t counted; /* readers whose locking was */
+	uint64_t since;           /* writer only, ticks: when it got it; 0: not counted */
+	_Atomic uint32_t writer;  /* selftid() of the writer that holds it, or 0 */
 	int32_t shared;
-	uint64_t pad2[2];
+	uint64_t site; /* what has initialised it, or 0 */
+	uint64_t pad2;
 	uint32_t kind;
 	uint32_t pad3;
 } RWLock;
@@ -205,11 +208,11 @@ static void writerleft(RWLock *l)
 		semaready(readerqueue(l), INT_MAX, readpick, readdone, &w, ParkHandoff);
 }
 
-static int waitqueued(RWLock *l, bool write, Limit limit, LockWait *lw)
+static int waitqueued(RWLock *l, bool write, Limit limit, LockWait *lw, Contention *c)
 {
 	int64_t deadline = deadlineat(limit.clock, limit.abs);
 	int flags = ParkIntr;
-	lockcontended(l, lw->why, &l->contended);
+	lockcontended(c, l, lw->why, &l->contended, &l->link, l->site);
 	for (;;) {
 		int r;
 		if (!limit.abs)
@@ -220,6 +223,7 @@ static int waitqueued(RWLock *l, bool write, Limit limit, LockWait *lw)
 		else
 			r = semapark(readerqueue(l), readcheck, NULL, l, 0, WaitRWMutexR, deadline,
 				     flags);
+		parkedfor(c);
 		if (r == 0 || r == -EAGAIN)
 			return 0;
 		if (r == -ETIMEDOUT && deadlinepassed(limit.clock, limit.abs)) {
@@ -240,8 +244,10 @@ static int waitqueued(RWLock *l, bool write, Limit limit, LockWait *lw)
 static int queuewait(RWLock *l, bool write, Limit limit)
 {
 	LockWait lw = {.lock = l, .owner = &l->writer, .why = write ? WaitRWMutexW : WaitRWMutexR};
-	int err = waitqueued(l, write, limit, &lw);
+	Contention c = {NULL, 0, 0};
+	int err = waitqueued(l, write, limit, &lw, &c);
 	lockwaitends(&lw);
+	contentionends(&c, false);
 	return err;
 }
 
@@ -282,6 +288,58 @@ static inline void setwriter(RWLock *l, uint32_t tid)
 	atomic_store_explicit(&l->writer, tid, memory_order_relaxed);
 }
 
+/* --- each lock counted ---------------------------------------------------------------- */
+
+static LockRecord *recordof(RWLock *l)
+{
+	LockRecord *r = lockrecordof(&l->link, l);
+	return r ? r : lockfirst(l, l->site, LockRWLock, &l->link);
+}
+
+static noinline_fn void countwriter(RWLock *l)
+{
+	LockRecord *r = recordof(l);
+	l->since = 0;
+	if (!r)
+		return;
+	lockcount(r, selftid());
+	l->since = ticksnow();
+}
+
+static noinline_fn void countwriterleaves(RWLock *l)
+{
+	LockRecord *r = lockrecordof(&l->link, l);
+	if (r && l->since)
+		lockheld(r, ticksnow() - l->since);
+	l->since = 0;
+}
+
+/* When one reader locked it isn't known at its end: but the sum of the ends less that of the starts is right. */
+static noinline_fn void countreader(RWLock *l)
+{
+	LockRecord *r = recordof(l);
+	if (!r)
+		return;
+	atomic_fetch_add_explicit(&l->counted, 1, memory_order_relaxed);
+	addatomic(&r->shared, 1);
+	__atomic_fetch_add(&r->sharers, 1, __ATOMIC_RELAXED);
+	addatomic(&r->sharedheld, -ticksnow());
+}
+
+static noinline_fn void countreaderleaves(RWLock *l)
+{
+	LockRecord *r = lockrecordof(&l->link, l);
+	uint32_t n = atomic_load_explicit(&l->counted, memory_order_relaxed);
+	while (n &&
+	       !atomic_compare_exchange_weak_explicit(&l->counted, &n, n - 1, memory_order_relaxed,
+						      memory_order_relaxed))
+		;
+	if (!r || !n)
+		return;
+	addatomic(&r->sharedheld, ticksnow());
+	__atomic_fetch_sub(&r->sharers, 1, __ATOMIC_RELAXED);
+}
+
 static int writelock(RWLock *l, Limit limit)
 {
 	uint32_t v = 0;
@@ -293,15 +351,19 @@ static int writelock(RWLock *l, Limit limit)
 			return err;
 	}
 	setwriter(l, selftid());
+	if (unlikely(lockscounted))
+		countwriter(l);
 	return 0;
 }
 
 static int readlock(RWLock *l, Limit limit)
 {
 	uint32_t v = load(l);
-	if (likely(!(v & ~(uint32_t)(ReadersMax >> 1))) && likely(cas(l, &v, v + 1)))
-		return 0;
-	return read_slow(l, limit);
+	bool fast = likely(!(v & ~(uint32_t)(ReadersMax >> 1))) && likely(cas(l, &v, v + 1));
+	int err = fast ? 0 : read_slow(l, limit);
+	if (unlikely(lockscounted) && err == 0)
+		countreader(l);
+	return err;
 }
 
 /* --- shared between processes: libc's ------------------------------------------------ */
@@ -358,6 +420,15 @@ static inline bool validlimit(Limit limit)
 	return waitclock(limit.clock) && validtimespec(limit.abs);
 }
 
+SHIM(int, pthread_rwlock_init, pthread_rwlock_t *pl, const pthread_rwlockattr_t *attr)
+{
+	RWLock *l = (RWLock *)pl;
+	int err = real.pthread_rwlock_init(pl, attr);
+	if (!err && !l->shared)
+		l->site = CALLER();
+	return err;
+}
+
 SHIM(int, pthread_rwlock_rdlock, pthread_rwlock_t *pl)
 {
 	RWLock *l = (RWLock *)pl;
@@ -395,6 +466,8 @@ SHIM(int, pthread_rwlock_tryrdlock, pthread_rwlock_t *pl)
 		if ((v & ReadersMax) == ReadersMax)
 			return EAGAIN;
 	} while (!cas(l, &v, v + 1));
+	if (unlikely(lockscounted))
+		countreader(l);
 	return 0;
 }
 
@@ -434,6 +507,8 @@ SHIM(int, pthread_rwlock_trywrlock, pthread_rwlock_t *pl)
 		}
 	} while (!cas(l, &v, v | Writer));
 	setwriter(l, selftid());
+	if (unlikely(lockscounted))
+		countwriter(l);
 	return 0;
 }
 
@@ -448,7 +523,11 @@ SHIM(int, pthread_rwlock_unlock, pthread_rwlock_t *pl)
 		held = Writer;
 		if (unlikely(v & (ReadersQueued | WritersQueued)) && !iswriter(l))
 			lockhanded();
+		if (unlikely(lockscounted))
+			countwriterleaves(l);
 		setwriter(l, 0);
+	} else if (unlikely(lockscounted)) {
+		countreaderleaves(l);
 	}
 	/* Alone, or not the last, with nobody queued: just go. */
 	if (unlikely(v & (ReadersQueued | WritersQueued)) || !cas(l, &v, v - held))

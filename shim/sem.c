@@ -24,8 +24,9 @@
 typedef struct Sem {
 	_Atomic uint64_t data;
 	int32_t shared; /* 0: of this process alone */
-	int32_t pad;
-	uint64_t pad2[2];
+	LockLink link;  /* of a private one */
+	uint64_t site;  /* ... what has initialised it */
+	uint64_t pad;
 } Sem;
 _Static_assert(sizeof(Sem) == sizeof(sem_t), "Sem lies over sem_t");
 
@@ -97,13 +98,14 @@ static void left(Sem *s)
 }
 
 /* 0, or an errno. Returns EINTR only when a handler without SA_RESTART has run. */
-static int wait_private(Sem *s, Limit limit)
+static int waitqueued(Sem *s, Limit limit, Contention *c)
 {
 	int64_t deadline = deadlineat(limit.clock, limit.abs);
 	int flags = ParkIntr;
-	lockcontended(s, WaitSem, NULL); /* sem_init leaves the rest of the object as it was */
 	for (;;) {
-		switch (semapark(s, waitcheck, NULL, s, 0, WaitSem, deadline, flags)) {
+		int r = semapark(s, waitcheck, NULL, s, 0, WaitSem, deadline, flags);
+		parkedfor(c);
+		switch (r) {
 		case 0:
 		case -EAGAIN: return 0;
 		case -ETIMEDOUT:
@@ -125,6 +127,19 @@ static int wait_private(Sem *s, Limit limit)
 		}
 		flags |= ParkLIFO;
 	}
+}
+
+/* Also when cancellation unwinds the wait. The object may be gone then. */
+static void nolongercontends(const Contention *c)
+{
+	contentionends(c, false);
+}
+
+static int wait_private(Sem *s, Limit limit)
+{
+	__attribute__((cleanup(nolongercontends))) Contention c = {NULL, 0, 0};
+	lockcontended(&c, s, WaitSem, NULL, &s->link, s->site);
+	return waitqueued(s, limit, &c);
 }
 
 /* --- shared between processes ---------------------------------------------------------- */
@@ -180,6 +195,17 @@ static inline int semwait(Sem *s, Limit limit)
 {
 	testcancel();
 	return likely(take(s)) ? 0 : wait_slow(s, limit);
+}
+
+SHIM(int, sem_init, sem_t *ps, int shared, unsigned value)
+{
+	Sem *s = (Sem *)ps;
+	int r = real.sem_init(ps, shared, value);
+	if (r == 0 && !s->shared) {
+		atomic_store_explicit(&s->link, 0, memory_order_relaxed);
+		s->site = CALLER();
+	}
+	return r;
 }
 
 SHIM(int, sem_wait, sem_t *ps)

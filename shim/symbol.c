@@ -71,7 +71,7 @@ static void fetchstring(const Table *t, int fd, uint64_t at, char *buf, size_t s
 	buf[n] = '\0';
 }
 
-static void pathof(const Object *o, char *buf, size_t size)
+void objectpath(const Object *o, char *buf, size_t size)
 {
 	Table memory = {.infile = false};
 	fetchstring(&memory, -1, o->name, buf, size);
@@ -222,7 +222,7 @@ static void look(const Frame *frame, Symbol *out)
 	out->own = owntext(pc);
 	if (!objectat(pc, &o))
 		return;
-	pathof(&o, out->object, sizeof out->object);
+	objectpath(&o, out->object, sizeof out->object);
 	out->address = pc - o.base;
 	ownfdmake();
 	int fd =

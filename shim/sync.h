@@ -22,11 +22,48 @@
  * least 1. fork.c adds 1 in the child, before any other code of it runs. */
 extern uint32_t forkgen;
 
+/* --- contention.c ----------------------------------------------------------- */
+
+/* A wait for a lock, or a condition. */
+typedef struct Contention {
+	LockRecord *record; /* NULL: there is none */
+	uint64_t began, ended;
+} Contention;
+
 /*
- * Somebody has to wait for a lock: counts it at `count`, in the object (NULL: there is no place),
- * and, when that is static, in its permanent record, where it can be found later.
+ * Somebody has to wait: counts it at `count`, in the object (NULL: there is no place), when that is static in its
+ * permanent record, where it can be found later, and in its record of the metrics. link: the object's, NULL: it
+ * has no room; site: what has initialised it, 0: not known. The place of the caller's caller is kept
+ * from the first wait. After each semapark parkedfor, and at the end contentionends; alone: nobody
+ * else ends a wait for this object at the same time.
  */
-void lockcontended(const void *lock, WaitReason why, _Atomic uint32_t *count);
+void lockcontended(Contention *c, const void *lock, WaitReason why, _Atomic uint32_t *count,
+		   LockLink *link, uint64_t site);
+void contentionends(const Contention *c, bool alone);
+static inline void parkedfor(Contention *c)
+{
+	parkwatched(&c->began, &c->ended);
+}
+
+/* The record of a lock that is being locked for the first time, when each is counted; may be NULL. */
+LockRecord *lockfirst(const void *lock, uint64_t site, LockKind kind, LockLink *link);
+/* r's lock was locked exclusively by `tid`. */
+static inline void lockcount(LockRecord *r, uint32_t tid)
+{
+	bool alone = !lockmany(r);
+	locksum(&r->locked, 1, alone);
+	if (alone && r->owner && r->owner != tid)
+		addonce(&r->changed, 1);
+	__atomic_store_n(&r->owner, tid, __ATOMIC_RELAXED);
+}
+static inline void lockheld(LockRecord *r, uint64_t ticks)
+{
+	ticks = (int64_t)ticks < 0 ? 0 : ticks;
+	locksum(&r->held, ticks, !lockmany(r));
+	lockmax(&r->maxheld, ticks);
+}
+/* What goes on after the call of the function that says this: what initialises an object. */
+#define CALLER() ((uintptr_t)__builtin_return_address(0))
 
 /* --- deadlock.c ------------------------------------------------------------- */
 
@@ -61,8 +98,11 @@ typedef struct Mutex {
 	uint32_t nusers;        /* holder only: holders and condition waiters */
 	_Atomic int32_t kind;
 	_Atomic uint32_t contended; /* how often somebody had to wait; libc's spins and elision */
-	bool heldright;             /* its owner has unlocked it while others waited; libc's list */
-	void *list[1];
+	bool
+	    heldright; /* its owner has unlocked it while others waited; from here on libc's list */
+	LockLink link;
+	/* With the upper bit set, ticks: when its holder got it. Else what has initialised it. */
+	_Atomic uint64_t when;
 } Mutex;
 _Static_assert(sizeof(Mutex) == sizeof(pthread_mutex_t), "Mutex lies over pthread_mutex_t");
 _Static_assert(offsetof(Mutex, kind) == offsetof(pthread_mutex_t, __data.__kind), "kind");
@@ -84,6 +124,11 @@ static inline bool mutexisours(const Mutex *m)
 	return !(atomic_load_explicit(&m->kind, memory_order_relaxed) &
 		 ~(KindTypeMask | KindElision));
 }
+
+void condmade(pthread_cond_t *c, uintptr_t site); /* as mutexmade */
+
+/* libc has initialised m, called by what goes on at `site`. */
+void mutexmade(Mutex *m, uintptr_t site);
 
 /*
  * For a condition wait: unlocks m and locks it again later, the thread

@@ -47,8 +47,22 @@ typedef struct Reader {
 	const StackCopy *stack;
 } Reader;
 
+/* Only what no correct program takes away is read: its own code's tables, and the loader's. */
+static bool ownonly;
+
+static bool peekown(uintptr_t addr, void *buf, size_t n)
+{
+	for (uintptr_t at = addr & ~4095ul; at < addr + n; at += 4096)
+		if (!memreadable(at))
+			return false;
+	memcpy(buf, (const void *)addr, n);
+	return true;
+}
+
 bool peek(uintptr_t addr, void *buf, size_t n)
 {
+	if (ownonly)
+		return peekown(addr, buf, n);
 	struct iovec to = {buf, n}, from = {(void *)addr, n};
 	return sys6(SYS_process_vm_readv, sys0(SYS_getpid), (long)&to, 1, (long)&from, 1, 0) ==
 	       (long)n;
@@ -100,6 +114,7 @@ static bool segments(const struct link_map *m, bool first, Object *o)
 	*o = (Object){.base = m->l_addr,
 		      .lo = UINTPTR_MAX,
 		      .headers = at,
+		      .nheaders = (int)n,
 		      .dynamic = (uintptr_t)m->l_ld,
 		      .name = (uintptr_t)m->l_name};
 	for (size_t i = 0; i < n; i++) {
@@ -119,6 +134,19 @@ static struct {
 	unsigned next;
 } known;
 
+/* The loader answers without a lock, since glibc 2.35; what the caller runs in or waits for is not unloaded. */
+static bool objectasked(uintptr_t pc, Object *o)
+{
+	static __typeof__(&_dl_find_object) find;
+	struct dl_find_object found;
+	if (!find)
+		find = libcsym("_dl_find_object", "GLIBC_2.35");
+	if (!find || find((void *)pc, &found))
+		return false;
+	const struct link_map *m = found.dlfo_link_map;
+	return segments(m, m == _r_debug.r_map, o) && pc >= o->lo && pc < o->hi;
+}
+
 bool objectat(uintptr_t pc, Object *o)
 {
 	struct link_map m;
@@ -129,6 +157,12 @@ bool objectat(uintptr_t pc, Object *o)
 			return true;
 		}
 	}
+	if (ownonly && objectasked(pc, o)) {
+		known.object[known.next++ % nelem(known.object)] = *o;
+		return true;
+	}
+	if (ownonly && libcsym("_dl_find_object", "GLIBC_2.35"))
+		return false;
 	uintptr_t at = (uintptr_t)_r_debug.r_map;
 	for (int i = 0; at && i < 10000; i++, at = (uintptr_t)m.l_next) {
 		if (!peek(at, &m, sizeof m))
@@ -307,8 +341,9 @@ void unwindinit(void)
 	unwindstack(&here, &none, f, 2);
 }
 
-void unwindbegin(void)
+void unwindbegin(bool own)
 {
+	ownonly = own;
 	memset(&known, 0, sizeof known);
 	for (size_t i = 0; i < nelem(pages); i++)
 		pages[i].addr = 0;

@@ -13,7 +13,7 @@
 /* Loads libunwind, for this library alone. Once, when the scheduler starts; without it stacks have one frame. */
 void unwindinit(void);
 
-void unwindbegin(void);
+void unwindbegin(bool own);
 void symbolbegin(void);
 int unwindstack(const Registers *regs, const StackCopy *stack, Frame *frames, int max);
 void symbolize(const Frame *frame, Symbol *symbol);
@@ -25,10 +25,12 @@ bool peek(uintptr_t addr, void *buf, size_t n);
 typedef struct Object {
 	uintptr_t base, lo, hi; /* what is added to addresses in the file; where it lies */
 	uintptr_t headers;      /* its program headers */
-	uintptr_t ehframehdr;   /* 0: it has none */
-	uintptr_t dynamic;      /* its dynamic section */
-	uintptr_t name;         /* its path, a string; empty: the program's */
+	int nheaders;
+	uintptr_t ehframehdr; /* 0: it has none */
+	uintptr_t dynamic;    /* its dynamic section */
+	uintptr_t name;       /* its path, a string; empty: the program's */
 } Object;
 bool objectat(uintptr_t pc, Object *o);
+void objectpath(const Object *o, char *buf, size_t size); /* as much of it as fits */
 
 #endif

@@ -49,6 +49,18 @@ static const Command commands[] = {
      "                     connect, sendto, poll, process_vm_readv and such; where the filter\n"
      "                     kills for one of them, the process dies. Docker's own allows them\n",
      dump, NULL},
+    {"locks", "show the locks that a process waits for",
+     "usage: goshim locks [--top N] [--stacks N] [--json] PID\n"
+     "       goshim locks [OPTION ...] [--output FILE] -- PROGRAM [ARGUMENT ...]\n"
+     "Writes how often the process has waited for each lock and for how long, by names of the program, those\n"
+     "first for which most time was lost. Of one that was killed, what it had. For its own user, and for root.\n"
+     "Of a program that it runs itself: when that has ended, to stderr or FILE. That, and a program that was\n"
+     "started with goshim --locks, also counts how often each was locked, and for how long it was held.\n"
+     "  --top N       so many, of locks and of conditions with semaphores; 20\n"
+     "  --stacks N    the stack of the first wait for so many of the worst; 5\n"
+     "  --json        all of them, with their stacks\n"
+     "  --output FILE of a program that it runs\n",
+     locks, NULL},
     {"stat", "show where a process's goroutines spend their time",
      "usage: goshim stat [--interval SECONDS [--count N]] [--histogram NAME]... [--json | --prometheus | --hgrm NAME] PID\n"
      "       goshim stat [OPTION ...] [--output FILE] -- PROGRAM [ARGUMENT ...]\n"
@@ -93,6 +105,30 @@ long wholenumber(const char *what, const char *text, long min, long max)
 	if (*text < '0' || *text > '9' || *end || errno || v < min || v > max)
 		fail("%s '%s': want a whole number from %ld to %ld", what, text, min, max);
 	return v;
+}
+
+/* In 8 columns. */
+const char *duration(double ns)
+{
+	static char bufs[16][16];
+	static int next;
+	static const struct {
+		double ns;
+		const char *unit;
+	} units[] = {{3600e9, "h"}, {60e9, "min"}, {1e9, "s"}, {1e6, "ms"}, {1e3, "us"}, {1, "ns"}};
+	char *buf = bufs[next++ % 16];
+	int i = 0;
+	while (i < 5 && ns < units[i].ns * 0.9995)
+		i++;
+	if (units[i].ns == 60e9 && ns < 600e9)
+		i++; /* seconds up to ten minutes */
+	double v = ns / units[i].ns;
+	snprintf(buf, 16, "%.*f %s",
+		 v >= 99.95 || i == 5 ? 0
+		 : v >= 9.995         ? 1
+				      : 2,
+		 v, units[i].unit);
+	return buf;
 }
 
 static const Command *command(const char *name)

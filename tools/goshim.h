@@ -16,6 +16,7 @@ typedef struct Command {
 
 int dump(int argc, char **argv);
 int stat_(int argc, char **argv);
+int locks(int argc, char **argv);
 
 /* goshim_run.c */
 int run(int argc, char **argv);
@@ -23,6 +24,14 @@ void runhelp(void);
 
 /* goshim_compare.c */
 int compare(int argc, char **argv);
+
+/*
+ * goshim_counted.c, for the command `who`: runs a program with these options of goshim run, NULL at the end, and
+ * then calls report, whose stdout is stderr, or the file `output` if it isn't NULL. The program's exit status.
+ */
+struct MetricsSource;
+int counted(const char *who, const char *const *settings, char **argv, const char *output,
+	    void (*report)(struct MetricsSource *s));
 
 #define LIBRARY "libgoshim.so"
 
@@ -33,6 +42,8 @@ noreturn void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A number in [min, max], or one line that names what was meant, and exit. */
 double number(const char *what, const char *text, double min, double max);
 long wholenumber(const char *what, const char *text, long min, long max);
+
+const char *duration(double ns); /* three digits and a unit; valid for 16 calls */
 
 /* Why a program is not run, and the exit status for it: a shell's. */
 enum { CANTRUN = 126, NOTFOUND = 127 };

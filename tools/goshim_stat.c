@@ -5,20 +5,16 @@
  */
 #define _GNU_SOURCE
 #include "goshim.h"
-#include "metrics_read.h"
+#include "locks_read.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 /* Statuses of a goroutine: rows and columns of "moves". */
 enum { RUNNABLE = 1, RUNNING, SYSCALL, WAITING, DEAD };
@@ -65,30 +61,6 @@ static double mean(const Metric *h)
 }
 
 /* --- for people ------------------------------------------------------------------------------ */
-
-/* Three digits and a unit, in 8 columns. */
-static const char *duration(double ns)
-{
-	static char bufs[16][16];
-	static int next;
-	static const struct {
-		double ns;
-		const char *unit;
-	} units[] = {{3600e9, "h"}, {60e9, "min"}, {1e9, "s"}, {1e6, "ms"}, {1e3, "us"}, {1, "ns"}};
-	char *buf = bufs[next++ % 16];
-	int i = 0;
-	while (i < 5 && ns < units[i].ns * 0.9995)
-		i++;
-	if (units[i].ns == 60e9 && ns < 600e9)
-		i++; /* seconds up to ten minutes */
-	double v = ns / units[i].ns;
-	snprintf(buf, 16, "%.*f %s",
-		 v >= 99.95 || i == 5 ? 0
-		 : v >= 9.995         ? 1
-				      : 2,
-		 v, units[i].unit);
-	return buf;
-}
 
 static const char *title(const char *name)
 {
@@ -260,7 +232,24 @@ static void bars(const Metrics *m, const Metric *h)
 
 /* --- for programs ---------------------------------------------------------------------------- */
 
-static void json(const Metrics *m, double elapsed)
+/* The worst, since its start. */
+static void worstlocks(const MetricsSource *s, const Metrics *m)
+{
+	enum { WORST = 10 };
+	LockFigures *l;
+	int n = asdifference ? 0 : lockfigures(s, m, &l);
+	printf(",\"locks\":[");
+	for (int i = 0; i < n && i < WORST; i++) {
+		if (i)
+			putchar(',');
+		lockjson(s, m, &l[i]);
+	}
+	printf("]");
+	if (!asdifference)
+		free(l);
+}
+
+static void json(const MetricsSource *s, const Metrics *m, double elapsed)
 {
 	const MetricsHeader *h = &m->header;
 	static const double parts[] = {0.5, 0.9, 0.99, 0.999};
@@ -314,7 +303,9 @@ static void json(const Metrics *m, double elapsed)
 				       metriclow(m, x, k + 1), (unsigned long long)x->words[k]);
 		printf("]}");
 	}
-	printf("}}\n");
+	printf("}");
+	worstlocks(s, m);
+	printf("}\n");
 }
 
 /* A name with dots, as Prometheus has them. */
@@ -431,10 +422,10 @@ static const Metric *histogram(const Metrics *m, const char *name)
 	fail("stat: no histogram '%s'; there are %s", name, all);
 }
 
-static void show(const Metrics *m, double elapsed, bool interval)
+static void show(const MetricsSource *s, const Metrics *m, double elapsed, bool interval)
 {
 	if (asjson)
-		json(m, elapsed);
+		json(s, m, elapsed);
 	else if (asprometheus)
 		prometheus(m);
 	else if (ashgrm)
@@ -474,7 +465,7 @@ static void report(MetricsSource *s, double interval, long count)
 			kept = metricscopy(&now);
 			metricsdiff(&now, &before);
 		}
-		show(&now, elapsed, interval > 0);
+		show(s, &now, elapsed, interval > 0);
 		metricsfree(&now);
 		metricsfree(&before);
 		before = kept;
@@ -482,55 +473,9 @@ static void report(MetricsSource *s, double interval, long count)
 	metricsfree(&before);
 }
 
-static int pidof(pid_t child, int *status)
+static void reportonce(MetricsSource *s)
 {
-	while (waitpid(child, status, 0) < 0)
-		if (errno != EINTR)
-			fail("wait: %s", strerror(errno));
-	return WIFEXITED(*status) ? WEXITSTATUS(*status) : 128 + WTERMSIG(*status);
-}
-
-/* Runs CMD, whose output is its own, and writes what it has left to stderr or a file. CMD's exit status. */
-static int command(int argc, char **argv)
-{
-	char why[WhySize];
-	int status, to = STDERR_FILENO;
-	MetricsSource s;
-	if (output && (to = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-		fail("stat: %s: %s", output, strerror(errno));
-	pid_t child = fork();
-	if (child < 0)
-		fail("fork: %s", strerror(errno));
-	if (child == 0) {
-		char *args[argc + 4];
-		memcpy(args, (char *[]){"run", "--metrics", "keep"}, 3 * sizeof *args);
-		memcpy(args + 3, argv, ((size_t)argc + 1) * sizeof *argv);
-		optind = 0;
-		exit(run(argc + 3, args));
-	}
-	/* They are for CMD, which has them from the terminal as well. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGQUIT, SIG_IGN);
-	siginfo_t info;
-	while (waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
-		;
-	/* Until it is waited for there can't be another with its number. */
-	bool counted = metricsopen(&s, child, why);
-	int exits = pidof(child, &status);
-	if (!counted) {
-		if (exits != CANTRUN && exits != NOTFOUND)
-			fprintf(stderr, "goshim: %s has made no thread, so nothing was counted\n",
-				argv[0]);
-		return exits;
-	}
-	if (s.path[0])
-		unlink(s.path);
-	fflush(stdout);
-	if (dup2(to, STDOUT_FILENO) < 0)
-		fail("stat: %s", strerror(errno));
-	report(&s, 0, 1);
-	metricsclose(&s);
-	return exits;
+	report(s, 0, 1);
 }
 
 int stat_(int argc, char **argv)
@@ -573,7 +518,7 @@ int stat_(int argc, char **argv)
 	if (optind < argc && !strcmp(argv[optind - 1], "--")) {
 		if (interval > 0)
 			fail("stat: --interval is for a process id");
-		return command(argc - optind, argv + optind);
+		return counted("stat", (const char *[]){NULL}, argv + optind, output, reportonce);
 	}
 	if (output)
 		fail("stat: --output is for a command; redirect the output");

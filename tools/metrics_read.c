@@ -26,6 +26,7 @@ enum {
 	MOSTENTRIES = 4096,
 	MOSTSHARDS = 4096,
 	MOSTWORDS = 1 << 22, /* of all figures together */
+	MOSTRECORDS = 1 << 16,
 };
 
 __attribute__((format(printf, 2, 3))) static bool because(char *why, const char *fmt, ...)
@@ -160,6 +161,21 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 	return true;
 }
 
+/* e's records, of `size` bytes here: what other versions' have beyond that is passed over, what they lack is 0. */
+static void *records(Bytes b, const MetricEntry *e, size_t size, uint32_t *n)
+{
+	*n = 0;
+	if (e->sharded || e->count > MOSTRECORDS || e->buckets % 8 || !e->buckets ||
+	    !inside(b, e->offset, (uint64_t)e->count * e->buckets))
+		return NULL;
+	char *all = calloc(e->count + 1, size);
+	for (uint32_t i = 0; all && i < e->count; i++)
+		memcpy(all + i * size, b.p + e->offset + (size_t)i * e->buckets,
+		       e->buckets < size ? e->buckets : size);
+	*n = all ? e->count : 0;
+	return all;
+}
+
 bool metricsparse(const void *region, size_t size, Metrics *m, char *why)
 {
 	Bytes b = {region, size};
@@ -193,7 +209,12 @@ bool metricsparse(const void *region, size_t size, Metrics *m, char *why)
 	for (uint32_t i = 0; i < h->nentries; i++) {
 		MetricEntry e;
 		memcpy(&e, b.p + h->headersize + (size_t)h->entrysize * i, sizeof e);
-		addmetric(m, b, &e, &left);
+		if (e.kind == MetricLocks && !m->locks)
+			m->locks = records(b, &e, sizeof *m->locks, &m->nlocks);
+		else if (e.kind == MetricModules && !m->modules)
+			m->modules = records(b, &e, sizeof *m->modules, &m->nmodules);
+		else
+			addmetric(m, b, &e, &left);
 	}
 	return true;
 }
@@ -202,6 +223,9 @@ Metrics metricscopy(const Metrics *m)
 {
 	Metrics c = *m;
 	c.nmetrics = 0;
+	c.nlocks = c.nmodules = 0;
+	c.locks = NULL;
+	c.modules = NULL;
 	c.metric = calloc((size_t)m->nmetrics + 1, sizeof *c.metric);
 	for (int i = 0; c.metric && i < m->nmetrics; i++) {
 		Metric *x = &c.metric[c.nmetrics];
@@ -220,6 +244,8 @@ void metricsfree(Metrics *m)
 	for (int i = 0; i < m->nmetrics; i++)
 		free(m->metric[i].words);
 	free(m->metric);
+	free(m->locks);
+	free(m->modules);
 	memset(m, 0, sizeof *m);
 }
 
@@ -532,7 +558,10 @@ bool metricsread(MetricsSource *s, Metrics *m, char *why)
 	MetricsHeader h;
 	char reason[WhySize];
 	memset(m, 0, sizeof *m);
-	if (readall(s, &h, sizeof h) < 12)
+	size_t n = readall(s, &h, sizeof h);
+	if (n == 0 && s->path[0]) /* it was killed when it had made the file */
+		return because(why, "process %d has metrics that are not complete yet", s->pid);
+	if (n < 12)
 		return because(why,
 			       metricsalive(s) ? "process %d: its metrics can't be read"
 					       : "process %d has ended",

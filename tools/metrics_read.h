@@ -31,6 +31,9 @@ typedef struct Metrics {
 	int64_t atns; /* CLOCK_MONOTONIC, when it was read; of one that has ended, its last word */
 	int nmetrics;
 	Metric *metric;
+	uint32_t nlocks, nmodules; /* locks_read.h knows them */
+	LockRecord *locks;
+	ModuleRecord *modules;
 } Metrics;
 
 /* A process that has metrics, or had. */

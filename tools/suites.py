@@ -279,10 +279,11 @@ def suite_command():
 
 
 def suite_stat():
-    """goshim stat: processes that know the answer, and those that are no more"""
+    """goshim stat and goshim locks: processes that know the answer, and those that are no more"""
     exists("preload-tests/stat/run", "preload-tests/stat/run")
     need_release()
-    return counted(["preload-tests/stat/run", "build"], 300)
+    stat, locks = (counted([f"preload-tests/{name}/run", "build"], 300) for name in ("stat", "locks"))
+    return [a + b for a, b in zip(stat, locks)]
 
 
 def suite_dumps():

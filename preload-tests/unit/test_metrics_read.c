@@ -9,39 +9,59 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../tools/metrics_read.h"
+#include "../../tools/locks_read.h"
 
-enum { Shards = 2, ShardSize = 8192, Buckets = 512, Entries = 5 };
+enum { Shards = 2, ShardSize = 8192, Buckets = 512, Entries = 7, Locks = 4 };
 
 typedef struct Region {
 	MetricsHeader h;
 	MetricEntry e[Entries];
 	uint64_t shard[Shards][ShardSize / 8];
+	LockRecord lock[Locks];
+	ModuleRecord module[2];
 } Region;
 
 /* A good one: what the runtime writes, in small. */
 static Region good(void)
 {
-	Region r = {.h = {.magic = METRICS_MAGIC,
-			  .version = METRICS_VERSION,
-			  .headersize = sizeof(MetricsHeader),
-			  .entrysize = sizeof(MetricEntry),
-			  .nentries = Entries,
-			  .nshards = Shards,
-			  .shardsize = ShardSize,
-			  .shards = offsetof(Region, shard),
-			  .size = sizeof(Region),
-			  .pid = 7,
-			  .name = "small",
-			  .ticks = {0, 0, 1000000000, 2000000000, 0, 0},
-			  .gomaxprocs = 2},
-		    .e = {{"moves", MetricMoves, MetricPlain, 1, 0, 36, 0, 0},
-			  {"lost", MetricCounter, MetricPlain, 1, 0, 1, 36 * 8, 0},
-			  {"gomaxprocs", MetricGauge, MetricPlain, 0, 0, 1,
-			   offsetof(MetricsHeader, gomaxprocs), 0},
-			  {"runqueue", MetricHistogram, MetricTicks, 1, HistSubBits, Buckets,
-			   37 * 8, 64 * 8},
-			  {"later", 99, 77, 1, 0, 1, 0, 0}}};
+	Region r =
+	    {.h = {.magic = METRICS_MAGIC,
+		   .version = METRICS_VERSION,
+		   .headersize = sizeof(MetricsHeader),
+		   .entrysize = sizeof(MetricEntry),
+		   .nentries = Entries,
+		   .nshards = Shards,
+		   .shardsize = ShardSize,
+		   .shards = offsetof(Region, shard),
+		   .size = sizeof(Region),
+		   .pid = 7,
+		   .name = "small",
+		   .ticks = {0, 0, 1000000000, 2000000000, 0, 0},
+		   .gomaxprocs = 2},
+	     .e = {{"moves", MetricMoves, MetricPlain, 1, 0, 36, 0, 0},
+		   {"lost", MetricCounter, MetricPlain, 1, 0, 1, 36 * 8, 0},
+		   {"gomaxprocs", MetricGauge, MetricPlain, 0, 0, 1,
+		    offsetof(MetricsHeader, gomaxprocs), 0},
+		   {"runqueue", MetricHistogram, MetricTicks, 1, HistSubBits, Buckets, 37 * 8,
+		    64 * 8},
+		   {"later", 99, 77, 1, 0, 1, 0, 0},
+		   {"locks", MetricLocks, MetricTicks, 0, 0, Locks, offsetof(Region, lock),
+		    sizeof(LockRecord)},
+		   {"modules", MetricModules, MetricPlain, 0, 0, 2, offsetof(Region, module),
+		    sizeof(ModuleRecord)}},
+	     .lock = {{.address = 0x5000,
+		       .kind = LockMutex,
+		       .contended = 3,
+		       .ended = 2,
+		       .waited = 4000,
+		       .name = 1ull << 48 | 0x1234,
+		       .flags = LockStack,
+		       .stack = {0x400100, 2ull << 48 | 0x77, 9ull << 48 | 0x66}},
+		      {.address = 0x6000, .kind = LockCond, .contended = 1, .waited = 1 << 20},
+		      {.address = 0x7000, .kind = LockRWLock, .contended = 1, .waited = 6000},
+		      {.kind = LockMutex, .objects = 1}},
+	     .module = {{.path = "/nonesuch/program", .lo = 0x400000, .hi = 0x401000},
+			{.path = "/proc/self/exe", .idsize = 99}}};
 	for (int s = 0; s < Shards; s++) {
 		r.shard[s][5 * 6 + 1] = 3; /* made */
 		r.shard[s][36] = 1;
@@ -76,6 +96,17 @@ static void use(const void *p, size_t n)
 		for (const char *c = x->name; *c; c++)
 			cr_assert(*c > ' ' && *c < 127 && *c != '"' && *c != '\\');
 	}
+	LockFigures *l;
+	MetricsSource nobody = {.dead = true};
+	int nlocks = lockfigures(&nobody, &m, &l);
+	for (int i = 0; i < nlocks; i++) {
+		lockstack(&nobody, &m, &l[i]);
+		cr_assert(lockkind(l[i].kind)[0] && l[i].nframes <= LockFrames);
+		for (int k = 0; k < l[i].nframes; k++)
+			for (const char *c = l[i].frames[k].name; *c; c++)
+				cr_assert(*c > ' ' && *c < 127 && *c != '"' && *c != '\\');
+	}
+	free(l);
 	metricsfree(&m);
 	metricsfree(&other);
 	free(copy);
@@ -101,6 +132,50 @@ Test(metrics_read, a_good_one)
 	cr_assert(metricnamed(&m, "runqueue")->total == 0);
 	metricsfree(&m);
 	metricsfree(&before);
+}
+
+Test(metrics_read, locks)
+{
+	Region r = good();
+	MetricsSource nobody = {.dead = true};
+	LockFigures *l;
+	Metrics m;
+	char why[WhySize];
+
+	cr_assert(metricsparse(&r, sizeof(r), &m, why), "%s", why);
+	cr_assert_eq(lockfigures(&nobody, &m, &l), 3, "one was never waited for");
+	cr_assert(l[0].kind == LockRWLock && l[0].waited == 3000 && !l[0].nframes);
+	cr_assert_str_eq(l[0].name.name, "?");
+	cr_assert(l[1].kind == LockMutex && l[1].contended == 3 && l[1].waiting == 1);
+	cr_assert_str_eq(l[1].name.name, "program+0x1234");
+	cr_assert(l[2].kind == LockCond, "who has nothing to do comes last");
+	lockstack(&nobody, &m, &l[1]);
+	cr_assert_eq(l[1].nframes, 3);
+	cr_assert_str_eq(l[1].frames[0].name, "program+0x400100", "an address of the process");
+	cr_assert_str_eq(l[1].frames[2].name, "0x66", "no such module");
+	free(l);
+	metricsfree(&m);
+
+	/* Later versions' records are longer, earlier ones' shorter. */
+	static struct {
+		Region r;
+		char more[8192];
+	} other;
+	for (unsigned size = 8; size <= 512; size += 8) {
+		memcpy(&other.r, &r, sizeof r);
+		for (int i = 0; i < Locks; i++)
+			memcpy(other.more + (size_t)i * size, &r.lock[i], size < 256 ? size : 256);
+		other.r.h.size = sizeof other;
+		other.r.e[5].offset = offsetof(__typeof__(other), more);
+		other.r.e[5].buckets = size;
+		cr_assert(metricsparse(&other, sizeof other, &m, why));
+		int n = lockfigures(&nobody, &m, &l);
+		cr_assert(m.nlocks == Locks && (size >= 80 ? n == 3 && l[1].waiting == 1 : n <= 3),
+			  "%u", size);
+		free(l);
+		metricsfree(&m);
+	}
+	symbolsfree();
 }
 
 /* A writer of later has longer headers and entries, more of both, in another order. */

@@ -280,8 +280,9 @@ static void describe(G *gp, char *buf, size_t n)
 		buf[0] = 0;
 }
 
-static void nobegin(void)
+static void nobegin(bool own)
 {
+	(void)own;
 }
 
 static int oneframe(const Registers *regs, const StackCopy *stack, Frame *frames, int max)
