@@ -86,7 +86,7 @@ static void table(const MetricsSource *s, const Metrics *m, LockFigures *l, int 
 	long shown = 0;
 	for (int i = 0; i < n; i++)
 		counted |= l[i].counted;
-	double ns = (double)(m->atns - h->ticks.startns);
+	double ns = (double)m->atns - (double)h->ticks.startns;
 	printf("%s, process %d, %s%s\n", h->name, h->pid,
 	       h->state == MetricsEnded ? "ended after " : "for ",
 	       duration(ns > 0 && ns < 1e19 ? ns : 0));

@@ -64,7 +64,7 @@ static void nameplace(const MetricsSource *s, const Metrics *m, uint64_t place, 
 	if (s && !s->dead)
 		snprintf(root, sizeof root, "/proc/%d/root", s->pid);
 	const char *base = strrchr(file.path, '/');
-	snprintf(out->file, sizeof out->file, "%s", base ? base + 1 : file.path);
+	snprintf(out->file, sizeof out->file, "%.63s", base ? base + 1 : file.path);
 	/* The call's own address: what follows it may be another function. */
 	if (!symbolat(root, &file, data ? address : address - 1, data, symbol, &offset))
 		snprintf(out->name, sizeof out->name, "%s+0x%" PRIx64,
@@ -86,7 +86,7 @@ static double ns(const Metrics *m, uint64_t ticks)
 static double sharedheld(const Metrics *m, const LockRecord *r)
 {
 	double now = (double)m->header.ticks.startticks +
-		     (double)(m->atns - m->header.ticks.startns) / m->nspertick;
+		     ((double)m->atns - (double)m->header.ticks.startns) / m->nspertick;
 	double sum = (double)(int64_t)r->sharedheld + (double)r->sharers * now;
 	return sum > 0 ? sum * m->nspertick : 0;
 }
