@@ -179,6 +179,13 @@ void gosetwait(WaitReason why)
 		getg()->waitreason = why;
 }
 
+/* In a handler that the kernel has called: that can't go on elsewhere, and does without a P. */
+static bool onsignalstack(const M *mp)
+{
+	uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+	return sp > mp->gsignallo && sp <= mp->gsignalhi;
+}
+
 /* acquirem found no P: sysmon has taken it, or is about to. */
 M *acquirem_slow(G *gp)
 {
@@ -187,7 +194,7 @@ M *acquirem_slow(G *gp)
 		uintptr_t p;
 		while ((p = atomic_load_explicit(&mp->p, memory_order_acquire)) & 1)
 			procyield();
-		if (p || gp == mp->g0)
+		if (p || gp == mp->g0 || onsignalstack(mp))
 			return mp;
 		GStatus s = readgstatus(gp);
 		if (s == Gsyscall) /* between entersyscall and exitsyscall it owns none */

@@ -151,6 +151,37 @@ static void profiling(void)
 	signal(SIGPROF, SIG_IGN);
 }
 
+/* The same of threads that are in libc most of the time, and so lose their processor without being asked. */
+static void *searches(void *arg)
+{
+	static char zeros[4 << 20];
+
+	while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
+		for (int i = 0; i < 50; i++)
+			CHECK(memchr(zeros, 'x', sizeof zeros) == NULL);
+	return arg;
+}
+
+static void profiling_libc(void)
+{
+	struct itimerval it = {{0, 1000}, {0, 1000}}, off = {{0, 0}, {0, 0}};
+	pthread_t t[4];
+
+	stop = fired = 0;
+	install(SIGPROF, SA_RESTART);
+	CHECK_EQ(setitimer(ITIMER_PROF, &it, NULL), 0);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		t[i] = spawn(searches, NULL);
+	while (fired < 100)
+		sleep_ms(5);
+	CHECK_EQ(setitimer(ITIMER_PROF, &off, NULL), 0);
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < COUNT(t); i++)
+		join(t[i]);
+	sleep_ms(10);
+	signal(SIGPROF, SIG_IGN);
+}
+
 static int die_by_alarm(void)
 {
 	stop = 0;
@@ -175,6 +206,7 @@ static const struct test_case cases[] = {
     {"during_cond_wait", during_cond_wait},
     {"posix_timers", posix_timers},
     {"profiling", profiling},
+    {"profiling_libc", profiling_libc},
     {"default_action", default_action},
 };
 
