@@ -310,6 +310,8 @@ void netpollticketsfree(PollTicket *t, int n);
 int netpollwait(PollTicket *t, int n, int64_t deadline, WaitReason why, int flags);
 /* ^ waits for any of n tickets: 0, -ETIMEDOUT, -EINTR, or netpollticket's
  * errors from the registration, which happens here. */
+/* When the first of what came since was seen to be readable: ticks, odd if it may have been so before; 0: nothing. */
+uint64_t netpollwhen(const PollTicket *t, int n);
 /* fd was closed or replaced by the program: whoever waits for it looks again. */
 void netpollmade(int fd); /* fd is a new file: it means something else, though no close was seen */
 void netpollclosed(int fd);
@@ -407,6 +409,35 @@ void gname(G *gp, const char *name);
 void metricsend(void); /* the process ends in an orderly way */
 void metricscomplete(
     void); /* the system may refuse to give memory from now on: gets what may be needed */
+
+/* --- requests (requests.c) ------------------------------------------------- */
+
+/* A connection that was accepted. Its calls are no-ops where nothing is counted. */
+typedef struct Conn Conn;
+
+/* How it was learnt that a descriptor is readable. */
+typedef enum Seen {
+	SeenReady,  /* it was so already */
+	SeenEvent,  /* the poller has woken the caller, at that moment (netpollwhen) */
+	SeenKernel, /* the kernel has, of a wait of its own */
+} Seen;
+
+bool requestswanted(void);
+Conn *requestconn(int fd);               /* NULL: none that we saw accepted */
+void requestdata(int fd, uint64_t data); /* a program's epoll instance reports it as that */
+Conn *requestbydata(uint64_t data);
+bool requestlistens(int fd);
+void requestlisten(int fd, const char *address); /* fd is a listening socket with that one */
+void requestaccepted(int from, int fd);          /* fd is a connection of that one */
+void requestclosed(int fd);                      /* or another file by now */
+void requestcopied(int fd);
+/* The caller is about to wait until c, or with NULL any of others, has something to read. */
+void requestwaits(Conn *c);
+/* The wait for c, or for one of `many`, is over, and nothing was read yet. The caller has waited as `seen` says. */
+void requestready(Conn *c, bool many, Seen seen, uint64_t when);
+void requestread(Conn *c, Seen seen,
+		 uint64_t when); /* something was read; seen is of the read itself */
+void requestwrote(Conn *c);
 
 /* --- debugging ------------------------------------------------------------ */
 

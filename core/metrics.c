@@ -55,6 +55,17 @@ static inline uint64_t movetime(const M *mp, uint32_t from, uint64_t now)
 	return from == Grunnable && mp->lastmove ? mp->lastmove : now;
 }
 
+/* What gp's time in the status that it leaves is to a request that it serves. */
+static const uint8_t partof[HistCount] = {
+    [HistSyscall] = PartSyscall, [HistRunnable] = PartQueue, [HistRunning] = PartCPU,
+    [WaitMutex] = PartLock,      [WaitCond] = PartWait,      [WaitRWMutexR] = PartLock,
+    [WaitRWMutexW] = PartLock,   [WaitSem] = PartWait,       [WaitBarrier] = PartWait,
+    [WaitOnce] = PartLock,       [WaitJoin] = PartWait,      [WaitFutex] = PartLock,
+    [WaitSleep] = PartSleep,     [WaitIORead] = PartIO,      [WaitIOWrite] = PartIO,
+    [WaitIOPoll] = PartIO,       [WaitSignal] = PartWait,    [WaitThread] = PartWait,
+    [WaitKernel] = PartSyscall,
+};
+
 /* Who the caller writes for; shared: with others at the same time. */
 static Meter *meter(bool *shared)
 {
@@ -64,11 +75,17 @@ static Meter *meter(bool *shared)
 	return *shared ? &nobodys : &pp->meter;
 }
 
+/* Is there memory for that figure? */
+static bool hasroom(Meter *m, const uint64_t *figure)
+{
+	uint32_t page = pageof(m, figure);
+	return likely(havepage(m, page)) || metricspage(m, page);
+}
+
 static void record(Meter *m, Hist h, uint64_t v, bool shared)
 {
 	uint64_t *b = &m->shard->buckets[h][histindex(v)];
-	uint32_t page = pageof(m, b);
-	if (!havepage(m, page) && !metricspage(m, page))
+	if (!hasroom(m, b))
 		b = &m->shard->lost;
 	addto(b, 1, shared);
 	addto(&m->shard->sum[h], v, shared);
@@ -89,6 +106,7 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 	if (mp && from == Grunning)
 		mp->lastmove = now;
 	gp->since = now;
+	gp->spent[partof[histof(gp, from)]] += now - since;
 	addto(&m->shard->moves[from][to], 1, shared);
 	if (to == Gwaiting) {
 		gp->parked = now;
@@ -130,6 +148,7 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 		addonce(&m->shard->began[gp->waitreason], 1);
 	}
 	gp->since = now;
+	gp->spent[partof[h]] += now - since;
 	addonce(&m->shard->moves[from][to], 1);
 	addonce(b, 1);
 	addonce(&m->shard->sum[h], now - since);
@@ -157,4 +176,44 @@ int64_t metricscounted(Count c)
 		n += s ? __atomic_load_n(&s->count[c], __ATOMIC_RELAXED) : 0;
 	}
 	return (int64_t)n;
+}
+
+/* Counts are in the first page of a Served. */
+_Static_assert(offsetof(Served, buckets) <= 4096, "sums and splits, too");
+
+void metricsrequestcount(int listener, RequestCount c)
+{
+	bool shared;
+	Meter *m = meter(&shared);
+	uint64_t *n = &m->shard->served[listener].count[c];
+	addto(hasroom(m, n) ? n : &m->shard->lost, 1, shared);
+}
+
+void metricsrequest(int listener, const Took *t)
+{
+	bool shared;
+	Meter *m = meter(&shared);
+	Served *s = &m->shard->served[listener];
+	if (!hasroom(m, s->count)) {
+		addto(&m->shard->lost, 1, shared);
+		return;
+	}
+	addto(&s->count[RequestsDone], 1, shared);
+	if (t->atleast)
+		addto(&s->count[RequestsAtLeast], 1, shared);
+	if (t->atmost)
+		addto(&s->count[RequestsAtMost], 1, shared);
+	if (t->streamed)
+		addto(&s->count[RequestsStreamed], 1, shared);
+	for (int i = 0; i < RequestTimes; i++) {
+		uint64_t v = t->times[i], *b = &s->buckets[i][histindex(v)];
+		if (i == RequestLast && t->streamed)
+			return;
+		addto(hasroom(m, b) ? b : &m->shard->lost, 1, shared);
+		addto(&s->sum[i], v, shared);
+	}
+	uint64_t *split = s->split[histpower(t->times[RequestLast])];
+	for (int i = 0; i < Parts; i++)
+		if (t->parts[i])
+			addto(&split[i], t->parts[i], shared);
 }

@@ -12,8 +12,9 @@
 
 enum {
 	MetricStatuses = 6, /* of GStatus */
-	ShardPages = 128,   /* at most */
+	ShardPages = 256,   /* at most */
 	Names = 64,         /* of threads: the process's own, 62 more, and all that are left */
+	Listeners = 8,      /* sockets: 7, and all that are left */
 };
 
 /* Histograms. The first are the waits, by WaitReason; WaitNone is a system call. */
@@ -39,6 +40,14 @@ typedef enum Count {
 	Counts
 } Count;
 
+/* What requests of one listening socket took. */
+typedef struct Served {
+	uint64_t count[RequestCounts];
+	uint64_t sum[RequestTimes];
+	uint64_t split[HistMaxBits][Parts];
+	uint64_t buckets[RequestTimes][HistBuckets] __attribute__((aligned(64)));
+} __attribute__((aligned(4096))) Served;
+
 /* Of one writer: the P's owner, or all that have no P. */
 typedef struct Shard {
 	uint64_t moves[MetricStatuses][MetricStatuses];
@@ -48,6 +57,7 @@ typedef struct Shard {
 	uint64_t began[WaitReasonCount]; /* waits; their ends are in the histograms */
 	uint64_t lost;                   /* values for whose bucket there was no memory */
 	uint64_t buckets[HistCount][HistBuckets] __attribute__((aligned(64)));
+	Served served[Listeners];
 } Shard;
 
 /* One P's, in its record. */
@@ -56,11 +66,18 @@ typedef struct Meter {
 	_Atomic uint64_t have[ShardPages / 64], refused[ShardPages / 64]; /* pages of the shard */
 } Meter;
 
+/* A request that is over, in ticks. */
+typedef struct Took {
+	uint64_t times[RequestTimes], parts[Parts];
+	bool streamed, atleast, atmost;
+} Took;
+
 /* region.c */
 extern Meter nobodys; /* of those without a P */
 /* Makes the region, for n Ps. */
 void metricsinit(int32_t n);
 void metricsmeter(Meter *m, int32_t p); /* of P number p */
+int metricslistener(const char *name);  /* the number of the listening socket of that name */
 void metricsthreads(int32_t n);
 void metricsprocs(int32_t n);
 void metricsticks(const TickPoints *t);
@@ -81,6 +98,8 @@ void metricsmove(G *gp, uint32_t from, uint32_t to);
 void metricscount(Count c);
 void metricsvalue(Hist h, uint64_t value); /* in h's unit */
 int64_t metricscounted(Count c);
+void metricsrequest(int listener, const Took *t);
+void metricsrequestcount(int listener, RequestCount c);
 
 /* ticks.c */
 extern TickPoints tickpoints;

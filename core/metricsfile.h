@@ -28,9 +28,43 @@ typedef enum MetricKind {
 	MetricByName,  /* count words, one for each of those; the first is that of the process */
 	MetricLocks,   /* count LockRecords of `buckets` bytes each; later versions' are longer */
 	MetricModules, /* the same of ModuleRecords */
+	/* Of requests (requests.h). */
+	MetricListeners = 20, /* count names of listening sockets, LISTENERNAME bytes each */
+	MetricRequestTimes,   /* as MetricHistogram, of one of them; so are the others */
+	MetricRequestSplit, /* count words: for each power of two of the whole, Parts of the time in it */
+	MetricRequestCounts, /* count words, by RequestCount */
 } MetricKind;
 
-enum { METRICSNAME = 16 };
+enum { METRICSNAME = 16, LISTENERNAME = 64 };
+
+/* What the time of a request consists of. */
+typedef enum Part {
+	PartQueue, /* the goroutine that serves it could run, and had no P */
+	PartCPU,
+	PartLock,  /* a mutex, a read-write lock, a futex */
+	PartWait,  /* another thread: by a condition, a semaphore, a join */
+	PartSleep, /* time itself */
+	PartIO,    /* a descriptor: the rest of the request, room for the answer, another server */
+	PartSyscall,
+	PartElsewhere, /* nobody served it: its thread was at others' requests, or another took it over */
+	Parts
+} Part;
+
+typedef enum RequestCount {
+	RequestsDone,
+	RequestsAtLeast,  /* when they became readable was not seen: it took that long at least, */
+	RequestsAtMost,   /* ... or at most */
+	RequestsStreamed, /* the answer went on for so long that only its beginning says something */
+	RequestsUnclear,  /* two threads were at it at once; not in the times */
+	ConnsAccepted,
+	ConnsSpokeFirst, /* the server wrote before it had read */
+	ConnsUnasked,    /* it wrote again after the answer was over */
+	ConnsCopied,     /* the descriptor was duplicated: what goes on there is not seen */
+	RequestCounts
+} RequestCount;
+
+/* From when a request was readable to its first read, to the first and the last byte of the answer. */
+typedef enum RequestTime { RequestRead, RequestFirst, RequestLast, RequestTimes } RequestTime;
 
 typedef enum MetricUnit {
 	MetricPlain,
@@ -143,6 +177,13 @@ static inline uint32_t histindex(uint64_t v)
 		v = (1ull << HistMaxBits) - 1;
 	uint32_t shift = (uint32_t)(63 - __builtin_clzll(v | 1u << HistSubBits)) - HistSubBits;
 	return (shift << HistSubBits) + (uint32_t)(v >> shift);
+}
+
+/* The power of two that v has reached, of HistMaxBits. */
+static inline uint32_t histpower(uint64_t v)
+{
+	uint32_t power = 63 - (uint32_t)__builtin_clzll(v | 1);
+	return power < HistMaxBits ? power : HistMaxBits - 1;
 }
 
 /* The least value that is in bucket i of such a histogram; that of i + 1 is the first beyond. */

@@ -302,6 +302,8 @@ G *netpoll(int64_t delay, int32_t *n)
 	}
 	if (delay == 0 && getg() != NULL)
 		atomic_store_explicit(&sched.polledat, nanotime(), memory_order_relaxed);
+	/* Who did not sleep may have come late. */
+	uint64_t when = got > 0 ? (ticksnow() & ~1ull) | (delay == 0) : 0;
 	for (long i = 0; i < got; i++) {
 		uint64_t fd = ev[i].data.u64;
 
@@ -310,7 +312,7 @@ G *netpoll(int64_t delay, int32_t *n)
 				takebreak();
 			continue;
 		}
-		if (!pollevent(epfd, fd, modeof(ev[i].events),
+		if (!pollevent(epfd, fd, modeof(ev[i].events), when,
 			       &list)) /* an instance of the program's, in our place */
 			atomic_store(&poller.broken, true);
 	}

@@ -20,8 +20,9 @@ int netpollask(int fd);
 
 /* polldesc.c */
 void pollready(G *list); /* readies goroutines that were claimed */
-/* Counts an event that our instance epfd reports, and claims who waits for it. False: no such descriptor. */
-bool pollevent(int epfd, uint64_t fd, int mode, Glist *list);
+/* Counts an event that our instance epfd reports, seen `when` (netpollwhen), and claims who waits for it. False: no such
+ * descriptor. */
+bool pollevent(int epfd, uint64_t fd, int mode, uint64_t when, Glist *list);
 void pollwakeall(Glist *list); /* no registration is good any more: claims all that wait */
 void polldescforkchild(void);
 

@@ -39,6 +39,7 @@ struct PollDesc {
 	/* Events so far by direction: Read, Write, Hup. Written under the lock. */
 	_Atomic uint32_t seq[3];
 	PollWaiter *waiters;       /* under the lock */
+	_Atomic uint64_t when;     /* of the last event, as netpollwhen says */
 	_Atomic uint32_t unwanted; /* events in a row that nobody waited for */
 	/* What the number means: changes when a registration may have ended. Then events are
 	 * counted, so that a ticket from before is no longer good. */
@@ -346,6 +347,19 @@ static int wait(PollWait *pw, PollWaiter *w, WaitReason why, int flags)
 	return by == WakeReady ? 0 : by == WakeTimeout ? -ETIMEDOUT : -EINTR;
 }
 
+uint64_t netpollwhen(const PollTicket *t, int n)
+{
+	uint64_t first = 0;
+	for (int i = 0; i < n; i++) {
+		uint64_t when = t[i].mode == PollRead && events(t[i].pd, t[i].mode) != t[i].seq
+				    ? atomic_load_explicit(&t[i].pd->when, memory_order_relaxed)
+				    : 0;
+		if (when && (!first || when < first))
+			first = when;
+	}
+	return first;
+}
+
 static void *ticketmemory(void *old, int n, size_t each)
 {
 	M *mp = acquirem();
@@ -451,12 +465,14 @@ bool netpolltrusts(void)
 	return atomic_load_explicit(&descs.trusting, memory_order_relaxed);
 }
 
-bool pollevent(int epfd, uint64_t fd, int mode, Glist *list)
+bool pollevent(int epfd, uint64_t fd, int mode, uint64_t when, Glist *list)
 {
 	PollDesc *pd = fd < MaxChunks * ChunkDescs ? knowndesc((int)fd) : NULL;
 
 	if (pd == NULL)
 		return false;
+	if (mode & (PollRead | PollHup))
+		atomic_store_explicit(&pd->when, when, memory_order_relaxed);
 	wake(pd, unwanted(pd, epfd, (int)fd) ? PollAny : mode, list);
 	return true;
 }

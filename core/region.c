@@ -52,12 +52,12 @@ static _Atomic uint64_t tablepages[TABLES / 64 + 1];
 
 /* Where there is none: nobody reads it. */
 static Shard spare;
-#define SPARE                                             \
-	{                                                 \
-		.shard = &spare, .have = { ~0ull, ~0ull } \
+#define SPARE                                                           \
+	{                                                               \
+		.shard = &spare, .have = { ~0ull, ~0ull, ~0ull, ~0ull } \
 	}
 Meter nobodys = SPARE;
-_Static_assert(ShardPages == 128, "the spare one is complete");
+_Static_assert(ShardPages == 256, "the spare one is complete");
 
 /* --- the contents ---------------------------------------------------------------------- */
 
@@ -75,10 +75,11 @@ _Static_assert(ShardPages == 128, "the spare one is complete");
 	}
 
 enum {
-	ENTRIES = 51,
+	ENTRIES = 52 + 5 * Listeners,
 	LOCKSENTRY = 1, /* these two have their offsets from the number of Ps */
 	MODULESENTRY,
 	NAMESAT = (sizeof(MetricsHeader) + ENTRIES * sizeof(MetricEntry) + 15) & ~15ul,
+	LISTENERSAT = NAMESAT + Names * METRICSNAME,
 };
 
 /* A wait, and how often it began: what is more than have ended waits now. */
@@ -88,11 +89,45 @@ enum {
 		"began." name, MetricCounter, MetricPlain, 1, 0, 1, SHARD(began) + 8 * (reason), 0 \
 	}
 
+/* What the listening socket number n has served. */
+#define SERVED(n, field) (SHARD(served) + sizeof(Served) * (n) + offsetof(Served, field))
+#define TIMES(n, name, t)                                                                 \
+	{                                                                                 \
+		"requests." #n "." name, MetricRequestTimes, MetricTicks, 1, HistSubBits, \
+		    HistBuckets, SERVED(n, sum) + 8ul * (t),                              \
+		    SERVED(n, buckets) + 8ul * HistBuckets *(t)                           \
+	}
+#define REQUESTS(n)                                                                              \
+	TIMES(n, "read", RequestRead), TIMES(n, "first", RequestFirst),                          \
+	    TIMES(n, "last", RequestLast),                                                       \
+	    {"requests." #n ".split",                                                            \
+	     MetricRequestSplit,                                                                 \
+	     MetricTicks,                                                                        \
+	     1,                                                                                  \
+	     0,                                                                                  \
+	     HistMaxBits * Parts,                                                                \
+	     SERVED(n, split),                                                                   \
+	     0},                                                                                 \
+	{                                                                                        \
+		"requests." #n ".counts", MetricRequestCounts, MetricPlain, 1, 0, RequestCounts, \
+		    SERVED(n, count), 0                                                          \
+	}
+_Static_assert(Listeners == 8, "a row for each");
+
 static const MetricEntry entries[] = {
     {"names", MetricNames, MetricPlain, 0, 0, Names, NAMESAT, 0},
     [LOCKSENTRY] = {"locks", MetricLocks, MetricTicks, 0, 0, LockRecords, 0, sizeof(LockRecord)},
     [MODULESENTRY] = {"modules", MetricModules, MetricPlain, 0, 0, Modules, 0,
 		      sizeof(ModuleRecord)},
+    {"listeners", MetricListeners, MetricPlain, 0, 0, Listeners, LISTENERSAT, 0},
+    REQUESTS(0),
+    REQUESTS(1),
+    REQUESTS(2),
+    REQUESTS(3),
+    REQUESTS(4),
+    REQUESTS(5),
+    REQUESTS(6),
+    REQUESTS(7),
     {"running.byname", MetricByName, MetricTicks, 1, 0, Names, SHARD(running), 0},
     {"moves", MetricMoves, MetricPlain, 1, 0, MetricStatuses *MetricStatuses, SHARD(moves), 0},
     COUNT("steals", CountStolen),
@@ -399,7 +434,7 @@ void metricsinit(int32_t n)
 	uint64_t start = starttime();
 	Region r = {.nprocs = n,
 		    .names = NAMESAT,
-		    .shards = pages(NAMESAT + Names * METRICSNAME),
+		    .shards = pages(LISTENERSAT + Listeners * LISTENERNAME),
 		    .stride = pages(sizeof(Shard))};
 	r.locks = r.shards + r.stride * (uint64_t)(n + 1);
 	r.modules = r.locks + LockRecords * sizeof(LockRecord);
@@ -484,7 +519,7 @@ void metricscomplete(void)
 
 /* The last is of all that there was no room for. */
 enum { Free, Written, Ready, Others = Names - 1 };
-static _Atomic uint8_t slots[Names];
+static _Atomic uint8_t slots[Names], taken[Listeners];
 
 static uint8_t slotof(const char *name)
 {
@@ -516,6 +551,31 @@ void gname(G *gp, const char *name)
 	if (region.header)
 		gp->nameslot = slotof(whole);
 	sectionleave(s);
+}
+
+int metricslistener(const char *name)
+{
+	char(*names)[LISTENERNAME];
+	char whole[LISTENERNAME] = "";
+	if (!region.header)
+		return Listeners - 1;
+	names = (char(*)[LISTENERNAME])((char *)region.header + LISTENERSAT);
+	for (int i = 0; i < LISTENERNAME - 1 && name[i]; i++)
+		whole[i] = name[i];
+	for (int i = 0; i < Listeners - 1; i++) {
+		uint8_t none = Free;
+		if (atomic_compare_exchange_strong(&taken[i], &none, Written)) {
+			memcpy(names[i], whole, LISTENERNAME);
+			atomic_store(&taken[i], Ready);
+			return i;
+		}
+		while (atomic_load(&taken[i]) != Ready)
+			procyield();
+		if (memcmp(names[i], whole, LISTENERNAME) == 0)
+			return i;
+	}
+	memcpy(names[Listeners - 1], "(others)", 8);
+	return Listeners - 1;
 }
 
 void metricsthreads(int32_t n)
@@ -561,5 +621,6 @@ void metricsforkchild(void)
 	memset(tablepages, 0, sizeof tablepages);
 	lockstatforkchild();
 	memset(slots, 0, sizeof slots);
+	memset(taken, 0, sizeof taken);
 	nobodys = (Meter)SPARE;
 }

@@ -24,6 +24,7 @@ typedef struct Debug {
 	bool exitstats;   /* one line of counters at exit */
 	bool metricskeep; /* the region's file, at an orderly end */
 	bool locks;       /* count each lock, and for how long it is held */
+	bool requests;    /* are timed */
 	Deadlock deadlock;
 	bool nofsgsbase;     /* as if user code could not write FS base */
 	int64_t slice;       /* ns before a runner is preempted */

@@ -196,6 +196,7 @@ void schedforkchild(void)
 	stackforkchild(keep, mp ? nelem(keep) : 0);
 	memset(&sched, 0, sizeof sched);
 	metricsforkchild();
+	requestsforkchild();
 	atomic_store(&worldlock, 0);
 	mforkchild();
 	captureforkchild();

@@ -25,6 +25,7 @@ static bool waitedfor(void)
 
 static void forget(int fd)
 {
+	requestclosed(fd);
 	if ((unsigned)fd >= NFDHINT)
 		return;
 	uint16_t old = atomic_load_explicit(&fdhints[fd], memory_order_relaxed);
@@ -125,6 +126,8 @@ int replaced(int to, int by)
 {
 	if (to >= 0 && to != by && waitedfor()) {
 		fdsethint(to, fdhint(by));
+		requestclosed(to);
+		requestcopied(by);
 		netpollclosed(to);
 	}
 	return to;

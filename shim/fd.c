@@ -151,8 +151,10 @@ SHIM(int, dup, int fd)
 {
 	int r = real.dup(fd);
 
-	if (r >= 0 && getg())
+	if (r >= 0 && getg()) {
 		fdmade(r, fdhint(fd));
+		requestcopied(fd);
+	}
 	return r;
 }
 

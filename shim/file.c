@@ -102,9 +102,10 @@ SHIM(int, fcntl, int fd, int cmd, ...)
 	r = real.fcntl(fd, cmd, arg);
 	if (r < 0 || !getg())
 		return r;
-	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
+	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC) {
 		fdmade(r, fdhint(fd));
-	else if (cmd == F_SETFL)
+		requestcopied(fd);
+	} else if (cmd == F_SETFL)
 		fdsethint(fd, (fdhint(fd) & FdKind) | ((long)arg & O_NONBLOCK ? FdNonblock : 0));
 	return r;
 }

@@ -110,6 +110,11 @@ static void setlocks(int64_t v)
 	debug.locks = v != 0;
 }
 
+static void setrequests(int64_t v)
+{
+	debug.requests = v != 0;
+}
+
 _Static_assert(DeadlockReport == 0 && DeadlockAbort == 1 && DeadlockOff == 2, "deadlockwords");
 
 static const struct Key keys[] = {

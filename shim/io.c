@@ -36,6 +36,10 @@ typedef struct Rest {
 static long native(Op *op)
 {
 	op->tried = false;
+	if (op->conn && op->mode == PollRead) {
+		requestwaits(op->conn);
+		op->seen = SeenKernel;
+	}
 	return blockingsyscall(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4], op->a[5]);
 }
 
@@ -115,10 +119,14 @@ static bool parked(Op *op, PollTicket *t, long *r)
 		*r = native(op);
 		return false;
 	}
+	if (op->conn && op->mode == PollRead)
+		requestwaits(op->conn);
 	long w = netpollwait(t, 1, op->deadline, op->mode == PollRead ? WaitIORead : WaitIOWrite,
 			     ParkIntr);
 	switch (w) {
 	case 0:
+		op->when = op->conn ? netpollwhen(t, 1) : 0;
+		op->seen = op->when ? SeenEvent : SeenReady;
 		*r = fdcloses(op->fd) != op->closes ? -EBADF : -EPIPE;
 		return *r == -EPIPE && (!op->rest || !dead(op));
 	case -ETIMEDOUT: *r = attempt(op); return false;
@@ -135,7 +143,7 @@ static bool again(Op *op)
 	return intragain(op->deadline == FOREVER ? op->how : op->how & ~Restarts);
 }
 
-long transfer(Op *op)
+static long move(Op *op)
 {
 	PollTicket t;
 	long r;
@@ -166,6 +174,18 @@ long transfer(Op *op)
 		if (r != -EINTR || !again(op))
 			return r;
 	}
+}
+
+long transfer(Op *op)
+{
+	op->conn = requestconn(op->fd);
+	long r = move(op);
+
+	if (op->conn && r > 0 && op->mode == PollRead)
+		requestread(op->conn, op->seen, op->when);
+	else if (op->conn && r > 0)
+		requestwrote(op->conn);
+	return r;
 }
 
 /* --- parts ------------------------------------------------------------------ */

@@ -27,6 +27,9 @@ typedef struct Op {
 	bool assocket;    /* the try takes fd for a socket: ENOTSOCK says no more than that */
 	bool rest;        /* a part has gone through already */
 	bool tried;       /* out: the result is the try's, not the kernel's last word */
+	Conn *conn;       /* fd is one that is timed, */
+	Seen seen;        /* ... and how it was waited for */
+	uint64_t when;
 	struct iovec one;
 	struct msghdr msg;
 } Op;

@@ -29,6 +29,8 @@ static const char *const metricswords[] = {"remove", "keep", NULL};
 	  "WHAT", "the file that goshim stat reads, at an orderly end: remove, keep") \
 	S(locks, 0, 1, NOWORDS, "0 or 1", \
 	  "", "for goshim locks: counts each lock and how long it is held, not only waits") \
+	S(requests, 0, 1, NOWORDS, "0 or 1", \
+	  "", "times requests, by listening socket, for goshim stat") \
 	S(slice, 100, 10000000, NOWORDS, "us before a runner is preempted, 100 to 10000000", \
 	  "US", "how long a goroutine runs before others get its turn") \
 	S(sysmon, 100, 1000000, NOWORDS, "us of sysmon's longest tick, 100 to 1000000", \

@@ -15,7 +15,7 @@
  * None of these calls is restarted after a handler, whatever SA_RESTART says
  * (signal(7)), and none returns before its time.
  */
-#include "block.h"
+#include "request.h"
 
 #include <limits.h>
 
@@ -34,7 +34,9 @@ struct Wait {
 	int most; /* tickets */
 	PollTicket *t;
 	long a, b, c, d;
-	void *sets;  /* select: what the program asked for */
+	void *sets; /* select: what the program asked for */
+	Seen seen;  /* how the caller has waited */
+	uint64_t when;
 	bool judged; /* the kernel has seen the memory that tickets() reads, or it reads none */
 };
 
@@ -53,6 +55,7 @@ static long waittill(Wait *w, int64_t deadline)
 
 	for (;;) {
 		if (unserved || inkernel(w)) {
+			w->seen = SeenKernel;
 			r = w->ask(w, timeleft(deadline, &ts), false);
 		} else {
 			goturn();
@@ -68,8 +71,11 @@ static long waittill(Wait *w, int64_t deadline)
 			if ((r = w->ask(w, NULL, true)) != 0)
 				return r;
 			r = netpollwait(w->t, n, deadline, WaitIOPoll, ParkIntr);
-			if (r == 0)
+			if (r == 0) {
+				w->when = requestswanted() ? netpollwhen(w->t, n) : 0;
+				w->seen = w->when ? SeenEvent : SeenReady;
 				continue;
+			}
 			if (r == -ETIMEDOUT)
 				return w->ask(w, NULL, true);
 			if (r != -EINTR) {
@@ -102,6 +108,8 @@ static long waitfds(Wait *w, int64_t deadline)
 	PollTicket t[NTICKET];
 
 	testcancel();
+	if (requestswanted())
+		requestwaits(NULL);
 	if (deadline == 0) {
 		goturn();
 		return w->ask(w, NULL, true);
@@ -207,13 +215,25 @@ static Wait pollwait(struct pollfd *fds, nfds_t n)
 		      .b = (long)n};
 }
 
+static int polled(const Wait *w, long r)
+{
+	const struct pollfd *p = (const struct pollfd *)w->a;
+
+	for (long i = 0; r > 0 && i < w->b && requestswanted(); i++) {
+		Conn *c = p[i].revents & POLLIN ? requestconn(p[i].fd) : NULL;
+		if (c)
+			requestready(c, r > 1, w->seen, w->when);
+	}
+	return (int)callret(r);
+}
+
 SHIM(int, poll, struct pollfd *fds, nfds_t n, int timeout)
 {
 	if (!getg())
 		return real.poll(fds, n, timeout);
 	Wait w = pollwait(fds, n);
 
-	return (int)callret(waitfds(&w, endofms(timeout)));
+	return polled(&w, waitfds(&w, endofms(timeout)));
 }
 
 SHIM(int, ppoll, struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
@@ -223,7 +243,7 @@ SHIM(int, ppoll, struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
 	Wait w = pollwait(fds, n);
 	int64_t end = endof(timeout);
 
-	return (int)callret(end < 0 ? end : waitmasked(&w, end, mask));
+	return polled(&w, end < 0 ? end : waitmasked(&w, end, mask));
 }
 
 SHIM(int, __poll_chk, struct pollfd *fds, nfds_t n, int timeout, size_t len)
@@ -286,13 +306,20 @@ static Wait epollwait(int fd, struct epoll_event *events, int max, int ms)
 		      .judged = true};
 }
 
+static int epolled(const Wait *w, long r)
+{
+	if (r > 0 && requestswanted())
+		requestevents((const struct epoll_event *)w->b, r, w->seen, w->when);
+	return (int)callret(r);
+}
+
 SHIM(int, epoll_wait, int fd, struct epoll_event *events, int max, int timeout)
 {
 	if (!getg())
 		return real.epoll_wait(fd, events, max, timeout);
 	Wait w = epollwait(fd, events, max, timeout);
 
-	return (int)callret(waitfds(&w, endofms(timeout)));
+	return epolled(&w, waitfds(&w, endofms(timeout)));
 }
 
 SHIM(int, epoll_pwait, int fd, struct epoll_event *events, int max, int timeout,
@@ -302,7 +329,7 @@ SHIM(int, epoll_pwait, int fd, struct epoll_event *events, int max, int timeout,
 		return real.epoll_pwait(fd, events, max, timeout, mask);
 	Wait w = epollwait(fd, events, max, timeout);
 
-	return (int)callret(waitmasked(&w, endofms(timeout), mask));
+	return epolled(&w, waitmasked(&w, endofms(timeout), mask));
 }
 
 SHIM(int, epoll_pwait2, int fd, struct epoll_event *events, int max, const struct timespec *timeout,
@@ -313,7 +340,7 @@ SHIM(int, epoll_pwait2, int fd, struct epoll_event *events, int max, const struc
 	Wait w = epollwait(fd, events, max, -1);
 	int64_t end = endof(timeout);
 
-	return (int)callret(end < 0 ? end : waitmasked(&w, end, mask));
+	return epolled(&w, end < 0 ? end : waitmasked(&w, end, mask));
 }
 
 /* --- select ------------------------------------------------------------------- */
@@ -394,6 +421,11 @@ static long waitselect(int nfds, fd_set *r, fd_set *w, fd_set *e, int64_t end, c
 	}
 	long n = waitmasked(&wait, end, mask);
 
+	for (int fd = 0; n > 0 && r && requestswanted() && fd < nfds && fd < FD_SETSIZE; fd++) {
+		Conn *c = FD_ISSET(fd, r) ? requestconn(fd) : NULL;
+		if (c)
+			requestready(c, n > 1, wait.seen, wait.when);
+	}
 	/* An error leaves the sets as they were. */
 	if (n < 0 && n != -EFAULT && wait.sets)
 		resetsets(&sets);

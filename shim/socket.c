@@ -8,6 +8,7 @@
  * make the socket non-blocking.
  */
 #include "io.h"
+#include "request.h"
 
 /* These never wait, whatever the socket's flags say. */
 enum { NeverWaits = MSG_DONTWAIT | MSG_OOB | MSG_ERRQUEUE };
@@ -212,6 +213,8 @@ static int acceptfd(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 
 	if (r >= 0)
 		fdmade((int)r, flags & SOCK_NONBLOCK ? kind | FdNonblock : kind);
+	if (r >= 0)
+		requestaccept(fd, (int)r);
 	return (int)callret(r);
 }
 

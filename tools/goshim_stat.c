@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "goshim.h"
+#include "goshim_requests.h"
 #include "locks_read.h"
 
 #include <errno.h>
@@ -55,7 +56,7 @@ static double seconds(const Metrics *m)
 	return s > 0 && s < 1e10 ? s : 0;
 }
 
-static double mean(const Metric *h)
+double mean(const Metric *h)
 {
 	return h->total ? (double)h->value / (double)h->total : 0;
 }
@@ -185,6 +186,7 @@ static void table(const Metrics *m, double elapsed, bool interval)
 	rows(m, "goroutines' time", false);
 	rows(m, "the scheduler", true);
 	names(m);
+	requeststable(m);
 	const Metric *lost = metricnamed(m, "lost");
 	if (lost && lost->value)
 		printf("%llu values are not in this table: there was no memory for them\n",
@@ -305,6 +307,7 @@ static void json(const MetricsSource *s, const Metrics *m, double elapsed)
 	}
 	printf("}");
 	worstlocks(s, m);
+	requestsjson(m);
 	printf("}\n");
 }
 
@@ -364,6 +367,7 @@ static void prometheus(const Metrics *m)
 		    name, labels, (unsigned long long)x->total, name, labels,
 		    (double)x->value / 1e9, name, labels, (unsigned long long)x->total);
 	}
+	requestsprometheus(m, labels);
 }
 
 /* The percentile distribution of HdrHistogram, in ms: five lines to each halving of what is left. */
@@ -413,7 +417,7 @@ static const Metric *histogram(const Metrics *m, const char *name)
 	const Metric *x = metricnamed(m, name);
 	char all[1024] = "";
 	size_t n = 0;
-	if (x && x->kind == MetricHistogram)
+	if (x && (x->kind == MetricHistogram || x->kind == MetricRequestTimes))
 		return x;
 	for (int i = 0; i < m->nmetrics && n < sizeof all; i++)
 		if (m->metric[i].kind == MetricHistogram)

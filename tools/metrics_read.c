@@ -114,11 +114,16 @@ static void copyname(char *to, const char *from, size_t n)
 static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 {
 	Metric *x = &m->metric[m->nmetrics];
-	bool histogram = e->kind == MetricHistogram;
-	if (e->kind == MetricNames && (e->sharded || e->count > *left / 2))
+	bool histogram = e->kind == MetricHistogram || e->kind == MetricRequestTimes;
+	uint32_t namewords = e->kind == MetricNames       ? METRICSNAME / 8
+			     : e->kind == MetricListeners ? LISTENERNAME / 8
+							  : 0;
+	if (namewords && (e->sharded || e->count > *left / namewords))
 		return false;
-	if (e->kind < MetricCounter || e->kind > MetricByName || e->unit > MetricNs ||
-	    e->subbits > 16 || e->count == 0 || e->count > *left ||
+	if (!(e->kind >= MetricCounter && e->kind <= MetricByName) &&
+	    !(e->kind >= MetricListeners && e->kind <= MetricRequestCounts))
+		return false;
+	if (e->unit > MetricNs || e->subbits > 16 || e->count == 0 || e->count > *left ||
 	    (histogram &&
 	     (e->count >> e->subbits) + e->subbits > 62) || /* more than numbers have */
 	    (e->count != 1 && (e->kind == MetricCounter || e->kind == MetricGauge)))
@@ -128,7 +133,7 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 	x->kind = (MetricKind)e->kind;
 	x->unit = (MetricUnit)e->unit;
 	x->subbits = e->subbits;
-	x->nwords = e->kind == MetricNames ? e->count * (METRICSNAME / 8) : e->count;
+	x->nwords = namewords ? e->count * namewords : e->count;
 	x->words = calloc(x->nwords, sizeof *x->words);
 	if (!x->words)
 		return false;
@@ -149,7 +154,8 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 		return false;
 	}
 	for (uint32_t i = 0; i < x->nwords; i++) {
-		if (x->kind == MetricByName && x->unit == MetricTicks)
+		if ((x->kind == MetricByName || x->kind == MetricRequestSplit) &&
+		    x->unit == MetricTicks)
 			x->words[i] = (uint64_t)((double)x->words[i] * m->nspertick);
 		x->total += x->words[i];
 	}
@@ -270,7 +276,8 @@ void metricsdiff(Metrics *now, const Metrics *before)
 	for (int i = 0; i < now->nmetrics; i++) {
 		Metric *x = &now->metric[i];
 		const Metric *y = metricnamed(before, x->name);
-		if (x->kind == MetricGauge || x->kind == MetricNames || !y || y->kind != x->kind ||
+		if (x->kind == MetricGauge || x->kind == MetricNames ||
+		    x->kind == MetricListeners || !y || y->kind != x->kind ||
 		    y->nwords != x->nwords)
 			continue;
 		x->value = atleast0(x->value, y->value);
@@ -319,16 +326,30 @@ void metricsname(const Metrics *m, uint32_t i, char name[METRICSNAME])
 		copyname(name, (const char *)(x->words + (size_t)i * 2), METRICSNAME - 1);
 }
 
+bool listenername(const Metrics *m, uint32_t i, char name[LISTENERNAME])
+{
+	const Metric *x = metricnamed(m, "listeners");
+	name[0] = 0;
+	if (x && x->kind == MetricListeners && i < x->nwords / (LISTENERNAME / 8))
+		copyname(name, (const char *)x->words + (size_t)i * LISTENERNAME, LISTENERNAME - 1);
+	return name[0] != 0;
+}
+
 double metriclow(const Metrics *m, const Metric *h, uint32_t i)
 {
 	return (double)histlow(i, h->subbits) * (h->unit == MetricTicks ? m->nspertick : 1);
+}
+
+static bool ishistogram(const Metric *h)
+{
+	return h->kind == MetricHistogram || h->kind == MetricRequestTimes;
 }
 
 double metricquantile(const Metrics *m, const Metric *h, double part)
 {
 	double want = part * (double)h->total;
 	uint64_t seen = 0;
-	for (uint32_t i = 0; h->kind == MetricHistogram && i < h->nwords; i++) {
+	for (uint32_t i = 0; ishistogram(h) && i < h->nwords; i++) {
 		seen += h->words[i];
 		if (h->words[i] && (double)seen >= want)
 			return (metriclow(m, h, i) + metriclow(m, h, i + 1)) / 2;
@@ -338,7 +359,7 @@ double metricquantile(const Metrics *m, const Metric *h, double part)
 
 double metricmax(const Metrics *m, const Metric *h)
 {
-	for (uint32_t i = h->kind == MetricHistogram ? h->nwords : 0; i-- > 0;)
+	for (uint32_t i = ishistogram(h) ? h->nwords : 0; i-- > 0;)
 		if (h->words[i])
 			return (metriclow(m, h, i) + metriclow(m, h, i + 1)) / 2;
 	return 0;

@@ -66,6 +66,8 @@ int64_t metricstatus(const Metrics *m, int status);
 uint64_t metricmoves(const Metrics *m, int from, int to);
 /* Name number i of threads. */
 void metricsname(const Metrics *m, uint32_t i, char name[METRICSNAME]);
+/* Of listening socket number i; false: there is none. */
+bool listenername(const Metrics *m, uint32_t i, char name[LISTENERNAME]);
 /* Of a histogram, in ns: the first value of bucket i, and the value that a part of all is not above. */
 double metriclow(const Metrics *m, const Metric *h, uint32_t i);
 double metricquantile(const Metrics *m, const Metric *h, double part);
