@@ -328,6 +328,9 @@ void ownfdmake(void);
 int ownfdmade(int fd);
 void ownfdclose(int fd);
 bool ownfd(int fd); /* is it one? */
+/* Around a call of a goroutine that closes a number, or makes it another file: none of ours has it meanwhile. */
+void closebegin(void);
+void closeend(void);
 void ownfdfork(void);
 void ownfdforked(void);
 void ownfdforkchild(void);

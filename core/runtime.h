@@ -427,6 +427,8 @@ void capturesignal(M *mp, const void *ctx) SIGSAFE; /* if mp->capture is set */
 bool forkstry(
     void); /* keeps forks waiting until forksmay; false: one is under way, and nothing keeps it */
 void forksmay(void);
+/* readfile, while nobody forks or closes a descriptor; else -EAGAIN. */
+long readfileapart(const char *path, char *buf, size_t n);
 void captureforkchild(void);
 
 /* preempt.c */

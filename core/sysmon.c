@@ -88,7 +88,7 @@ static bool descheduled(int tid)
 	while (n > 0)
 		path[at++] = num[--n];
 	memcpy(path + at, file, sizeof file);
-	long len = readfile(path, buf, sizeof buf);
+	long len = readfileapart(path, buf, sizeof buf);
 	for (long i = len - 3; i > 0; i--)
 		if (buf[i] == ')') /* the name ends with the last one; then the state */
 			return buf[i + 2] == 'R';

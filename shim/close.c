@@ -59,8 +59,10 @@ long closefd(int fd)
 		return -EBADF;
 	closing(fd);
 	entersyscall();
+	closebegin();
 	long r = sysnow(SYS_close, fd);
 
+	closeend();
 	exitsyscall();
 	closed(fd);
 	return r;
@@ -88,29 +90,38 @@ SHIM(int, mq_close, mqd_t q)
 	return r;
 }
 
-/* Daemons close all there is: all but ours. */
+/* All but ours; the kernel's answer. */
+static long closeall(unsigned first, unsigned last)
+{
+	unsigned from = first, end = last < NFDHINT ? last : NFDHINT - 1;
+	long r = 0;
+
+	for (unsigned fd = first; fd <= end && r == 0; fd++) {
+		if (fdword((int)fd))
+			forget((int)fd);
+		if (!ownfd((int)fd))
+			continue;
+		if (fd > from)
+			r = sysnow(SYS_close_range, from, fd - 1, 0);
+		from = fd + 1;
+	}
+	return r == 0 && from <= last ? sysnow(SYS_close_range, from, last, 0) : r;
+}
+
+/* Daemons close all there is. */
 SHIM(int, close_range, unsigned first, unsigned last, int flags)
 {
 	if (getg() && (flags & CLOSE_RANGE_UNSHARE))
 		pin(PinMore); /* as unshare(CLONE_FILES) */
 	if (!waitedfor() || flags)
 		return real.close_range(first, last, flags);
-	unsigned from = first, end = last < NFDHINT ? last : NFDHINT - 1;
+	closebegin();
+	long r = closeall(first, last);
 
-	for (unsigned fd = first; fd <= end; fd++) {
-		if (fdword((int)fd))
-			forget((int)fd);
-		if (!ownfd((int)fd))
-			continue;
-		if (fd > from && real.close_range(from, fd - 1, 0) < 0)
-			return -1;
-		from = fd + 1;
-	}
-	int r = from <= last ? real.close_range(from, last, 0) : 0;
-
-	for (unsigned fd = first; r == 0 && fd <= end; fd++)
+	closeend();
+	for (unsigned fd = first; r == 0 && fd <= last && fd < NFDHINT; fd++)
 		netpollclosed((int)fd);
-	return r;
+	return (int)errnoret(r);
 }
 
 SHIM(void, closefrom, int first)
@@ -135,12 +146,24 @@ int replaced(int to, int by)
 
 SHIM(int, dup2, int fd, int to)
 {
-	return replaced(real.dup2(fd, to), fd);
+	if (!getg())
+		return replaced(real.dup2(fd, to), fd);
+	closebegin();
+	long r = sysnow(SYS_dup2, fd, to);
+
+	closeend();
+	return replaced((int)errnoret(r), fd);
 }
 
 SHIM(int, dup3, int fd, int to, int flags)
 {
-	return replaced(real.dup3(fd, to, flags), fd);
+	if (!getg())
+		return replaced(real.dup3(fd, to, flags), fd);
+	closebegin();
+	long r = sysnow(SYS_dup3, fd, to, flags);
+
+	closeend();
+	return replaced((int)errnoret(r), fd);
 }
 
 /* --- streams --------------------------------------------------------------------- */
