@@ -77,10 +77,10 @@ static void spinning(void)
 	while (tally.started == 0)
 		gosched();
 	G *gp = NULL;
-	for (G *g = atomic_load(&sched.allg); g; g = g->alllink)
-		if (readgstatus(g) == Grunning && g != getg())
-			gp = g;
-	must(gp != NULL);
+	for (; !gp; gosched())
+		for (G *g = atomic_load(&sched.allg); g; g = g->alllink)
+			if (readgstatus(g) == Grunning && g != getg())
+				gp = g;
 	int64_t first = gcputime(gp, ghost(gp));
 	must(first >= 0);
 	/* It is not switched, and nobody had asked before. */

@@ -249,11 +249,20 @@ static void *allow(void *arg)
 	return NULL;
 }
 
+/* Work that waits: else nobody minds a spinner that goes on where its P was taken. */
+static void waitsinline(void *unused)
+{
+	(void)unused;
+	while (!atomic_load(&tally.stop))
+		gosched();
+}
+
 static void refused(void)
 {
 	pthread_t t;
 
 	spawn(spinner, NULL);
+	spawn(waitsinline, NULL);
 	must(pthread_create(&t, NULL, allow, NULL) == 0);
 	/* With one P this comes back only when the spinner was taken off. */
 	while (!open || metricscounted(CountPreempted) == 0)
@@ -279,8 +288,8 @@ static void notallowed(void)
 
 Test(preempt, what_is_refused_is_asked_for_again, .timeout = 30)
 {
-	inscheduler(1, 1, unsafe);
-	inscheduler(1, 1, notallowed);
+	inscheduler(1, 2, unsafe);
+	inscheduler(1, 2, notallowed);
 }
 
 PREEMPTIBLE static void spinsection(_Atomic bool *until)

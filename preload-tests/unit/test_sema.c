@@ -285,15 +285,19 @@ Test(sema, requeue_wakes_and_moves, .timeout = 20)
 
 static void movedtimeout(void)
 {
-	int moved;
+	int moved = 0;
 
-	for (int i = 0; i < 8; i++)
-		spawn(timedwaiter, (void *)(uintptr_t)(5 * MS));
-	waitersat(&word, 8);
-	must(semarequeue(&word, &other, 0, 8, NULL, NULL, &moved) == 0);
-	must(moved == 8 || timedout > 0);
-	joinall();
-	must(timedout == 8 && left == 8 && semawaiters(&other) == 0);
+	/* With so much time that all still wait when they are moved. */
+	for (int64_t ns = 5 * MS; moved < 8; ns *= 2) {
+		timedout = left = 0;
+		for (int i = 0; i < 8; i++)
+			spawn(timedwaiter, (void *)(uintptr_t)ns);
+		while (semawaiters(&word) + timedout < 8)
+			gosched();
+		must(semarequeue(&word, &other, 0, 8, NULL, NULL, &moved) == 0);
+		joinall();
+		must(timedout == 8 && left == 8 && semawaiters(&other) == 0);
+	}
 }
 
 Test(sema, a_moved_waiter_times_out_where_it_is, .timeout = 20)
