@@ -106,7 +106,8 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 	if (mp && from == Grunning)
 		mp->lastmove = now;
 	gp->since = now;
-	gp->spent[partof[histof(gp, from)]] += now - since;
+	if (unlikely(gp->serving))
+		gp->serving->sum[partof[histof(gp, from)]] += now - since;
 	addto(&m->shard->moves[from][to], 1, shared);
 	if (to == Gwaiting) {
 		gp->parked = now;
@@ -148,7 +149,8 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 		addonce(&m->shard->began[gp->waitreason], 1);
 	}
 	gp->since = now;
-	gp->spent[partof[h]] += now - since;
+	if (unlikely(gp->serving))
+		gp->serving->sum[partof[h]] += now - since;
 	addonce(&m->shard->moves[from][to], 1);
 	addonce(b, 1);
 	addonce(&m->shard->sum[h], now - since);

@@ -5,7 +5,7 @@
  * readable, and has been answered with the last write before more is read. So it is over when the next one is
  * seen, when its thread waits for it, or when the connection is closed.
  *
- * Its time is that of the goroutine that serves it: what that one has spent in each status (G.spent, of
+ * Its time is that of the goroutine that serves it: what that one has spent in each status (Serving.sum, of
  * casgstatus) from one moment to the other, and the rest is elsewhere. Both come from one clock, so the parts are
  * the whole. A goroutine serves the connection that it has read or written last, until it waits for others.
  * Before it has read, it has woken: of its wait only what follows the event counts.
@@ -90,6 +90,15 @@ static Conn *make(int fd)
 	return known(fd);
 }
 
+/* The caller, in a section; NULL: no goroutine, or no memory to remember what it serves. */
+static G *caller(void)
+{
+	G *gp = getg();
+	if (gp && unlikely(!gp->serving))
+		gp->serving = persistentalloc(sizeof *gp->serving, 64);
+	return gp && gp->serving ? gp : NULL;
+}
+
 static bool enter(Conn *c)
 {
 	if (likely(!atomic_exchange_explicit(&c->busy, true, memory_order_acquire)))
@@ -119,7 +128,7 @@ static uint64_t moment(const G *gp, const Conn *c)
 /* What gp, the caller, has spent until now. */
 static void spent(const G *gp, uint64_t now, uint64_t out[Parts])
 {
-	memcpy(out, gp->spent, Parts * sizeof *out);
+	memcpy(out, gp->serving->sum, Parts * sizeof *out);
 	out[PartCPU] += now - gp->since;
 }
 
@@ -127,7 +136,7 @@ static void serve(G *gp, Conn *c)
 {
 	c->server = gp;
 	if (gp)
-		gp->serving.conn = c;
+		gp->serving->conn = c;
 }
 
 /* The time up to now is that of its server, if that is the caller, or elsewhere. */
@@ -136,7 +145,7 @@ static void account(Conn *c, G *gp, uint64_t now)
 	uint64_t s[Parts];
 	if (gp)
 		spent(gp, now, s);
-	if (gp && c->server == gp && gp->serving.conn == c)
+	if (gp && c->server == gp && gp->serving->conn == c)
 		for (int i = 0; i < Parts; i++)
 			c->parts[i] += s[i] - c->spent[i];
 	else
@@ -149,7 +158,7 @@ static void account(Conn *c, G *gp, uint64_t now)
 /* The caller turns to others. */
 static void turnaway(G *gp)
 {
-	Conn *c = gp->serving.conn;
+	Conn *c = gp->serving->conn;
 	if (!c || !enter(c))
 		return;
 	if (c->server == gp) {
@@ -157,7 +166,7 @@ static void turnaway(G *gp)
 			account(c, gp, moment(gp, c));
 		c->server = NULL;
 	}
-	gp->serving.conn = NULL;
+	gp->serving->conn = NULL;
 	leave(c);
 }
 
@@ -200,8 +209,8 @@ static uint64_t waited(G *gp, uint64_t now, Seen seen, uint64_t when, uint64_t p
 {
 	spent(gp, now, parts);
 	for (int i = 0; i < Parts; i++)
-		parts[i] -= gp->serving.spent[i];
-	uint64_t from = gp->serving.waitat, cut = now - from;
+		parts[i] -= gp->serving->spent[i];
+	uint64_t from = gp->serving->waitat, cut = now - from;
 	if (seen == SeenKernel)
 		cut = parts[PartSyscall] + parts[PartIO];
 	else if (seen == SeenEvent && (int64_t)(when - from) < 0)
@@ -214,7 +223,7 @@ static uint64_t waited(G *gp, uint64_t now, Seen seen, uint64_t when, uint64_t p
 
 static void begin(Conn *c, G *gp, Seen seen, uint64_t when, uint64_t now)
 {
-	bool fresh = gp && gp->serving.fresh;
+	bool fresh = gp && gp->serving->fresh;
 	c->atleast = seen != SeenEvent || (when & 1);
 	c->atmost = false;
 	memset(c->parts, 0, sizeof c->parts);
@@ -224,7 +233,7 @@ static void begin(Conn *c, G *gp, Seen seen, uint64_t when, uint64_t now)
 		c->atleast = c->readyatleast;
 		c->atmost = c->readyatmost;
 		c->start = c->readyat < now ? c->readyat : now;
-		if (fresh && (int64_t)(c->start - gp->serving.waitat) >= 0) {
+		if (fresh && (int64_t)(c->start - gp->serving->waitat) >= 0) {
 			c->start = waited(gp, now, SeenEvent, c->start, c->parts);
 		} else {
 			uint64_t all = now - c->start;
@@ -246,8 +255,8 @@ static void begin(Conn *c, G *gp, Seen seen, uint64_t when, uint64_t now)
 void requestread(Conn *c, Seen seen, uint64_t when)
 {
 	Section s = sectionenter();
-	G *gp = getg();
-	if (gp && gp->serving.conn != c)
+	G *gp = caller();
+	if (gp && gp->serving->conn != c)
 		turnaway(gp);
 	if (enter(c)) {
 		uint64_t now = moment(gp, NULL);
@@ -262,7 +271,7 @@ void requestread(Conn *c, Seen seen, uint64_t when)
 		c->heard = true;
 		serve(gp, c);
 		if (gp)
-			gp->serving.fresh = false;
+			gp->serving->fresh = false;
 		leave(c);
 	}
 	sectionleave(s);
@@ -282,8 +291,8 @@ static void unasked(Conn *c)
 void requestwrote(Conn *c)
 {
 	Section s = sectionenter();
-	G *gp = getg();
-	if (gp && gp->serving.conn != c)
+	G *gp = caller();
+	if (gp && gp->serving->conn != c)
 		turnaway(gp);
 	if (enter(c)) {
 		if (c->state == Idle) {
@@ -299,7 +308,7 @@ void requestwrote(Conn *c)
 			c->writes++;
 		}
 		if (gp)
-			gp->serving.fresh = false;
+			gp->serving->fresh = false;
 		leave(c);
 	}
 	sectionleave(s);
@@ -308,8 +317,8 @@ void requestwrote(Conn *c)
 void requestwaits(Conn *c)
 {
 	Section s = sectionenter();
-	G *gp = getg();
-	if (gp && gp->serving.conn != c)
+	G *gp = caller();
+	if (gp && gp->serving->conn != c)
 		turnaway(gp);
 	if (c && enter(c)) {
 		if (c->state == Answered)
@@ -318,9 +327,9 @@ void requestwaits(Conn *c)
 	}
 	if (gp) {
 		uint64_t now = moment(gp, NULL);
-		gp->serving.waitat = now;
-		gp->serving.fresh = true;
-		spent(gp, now, gp->serving.spent);
+		gp->serving->waitat = now;
+		gp->serving->fresh = true;
+		spent(gp, now, gp->serving->spent);
 	}
 	sectionleave(s);
 }
@@ -328,7 +337,7 @@ void requestwaits(Conn *c)
 void requestready(Conn *c, bool many, Seen seen, uint64_t when)
 {
 	Section s = sectionenter();
-	G *gp = getg();
+	G *gp = caller();
 	if (enter(c)) {
 		uint64_t parts[Parts], now = moment(gp, NULL);
 		if (c->state == Answered)
@@ -336,7 +345,7 @@ void requestready(Conn *c, bool many, Seen seen, uint64_t when)
 		if (c->state == Idle && !c->readyat) {
 			c->readyat = now;
 			c->readyqueue = 0;
-			if (gp && gp->serving.fresh && seen != SeenReady) {
+			if (gp && gp->serving->fresh && seen != SeenReady) {
 				c->readyat = waited(gp, now, seen, when, parts);
 				c->readyqueue = parts[PartQueue];
 			}

@@ -7,7 +7,9 @@
 #include "api.h"
 #include "metricsfile.h"
 
+/* There when it is needed: goroutines may be a million. */
 typedef struct Serving {
+	uint64_t sum[Parts]; /* what it has spent, in ticks, up to G.since */
 	Conn *conn; /* it has read or written there last, and has not waited for others since */
 	/* The last wait for something to read: what had been spent when it began, at `waitat`. */
 	uint64_t waitat, spent[Parts];

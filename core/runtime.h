@@ -81,10 +81,10 @@ struct G {
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */
 	_Atomic bool counted;  /* its CPU time is, in cpu */
 	WaitReason waitreason;
-	uint64_t since;        /* ticksnow() when it got its status; its owner's */
-	uint64_t parked;       /* ... when it got Gwaiting, the last time; parkwatch's */
-	uint64_t spent[Parts]; /* up to then, in ticks; its owner's, as all of serving */
-	Serving serving;
+	uint64_t since;  /* ticksnow() when it got its status; its owner's */
+	uint64_t parked; /* ... when it got Gwaiting, the last time; parkwatch's */
+	Serving *
+	    serving; /* of one that has served requests, or whoever had the record before; its owner's */
 	uint64_t sliceused; /* cputicks of its slice before it made way for one that was woken */
 	/* The address or, for I/O, the (first) descriptor waited for; 0: none. Valid while Gwaiting. */
 	uintptr_t waitobj;
