@@ -66,8 +66,7 @@ static const uint8_t partof[HistCount] = {
     [WaitKernel] = PartSyscall,
 };
 
-/* Who the caller writes for; shared: with others at the same time. */
-static Meter *meter(bool *shared)
+Meter *metermine(bool *shared)
 {
 	G *me = getg();
 	P *pp = me && me->m ? getp(me->m) : NULL;
@@ -95,7 +94,7 @@ static void record(Meter *m, Hist h, uint64_t v, bool shared)
 static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 {
 	bool shared;
-	Meter *m = meter(&shared);
+	Meter *m = metermine(&shared);
 	M *mp = getg() ? getg()->m : NULL;
 	uint64_t since = gp->since, now = ticksnow();
 	if (mp && to == Grunning)
@@ -108,6 +107,8 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 	gp->since = now;
 	if (unlikely(gp->serving))
 		gp->serving->sum[partof[histof(gp, from)]] += now - since;
+	if (tracing(now))
+		tracemove(m, shared, gp, from, to, now);
 	addto(&m->shard->moves[from][to], 1, shared);
 	if (to == Gwaiting) {
 		gp->parked = now;
@@ -151,6 +152,8 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 	gp->since = now;
 	if (unlikely(gp->serving))
 		gp->serving->sum[partof[h]] += now - since;
+	if (tracing(now))
+		tracemove(m, false, gp, from, to, now);
 	addonce(&m->shard->moves[from][to], 1);
 	addonce(b, 1);
 	addonce(&m->shard->sum[h], now - since);
@@ -159,14 +162,16 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 void metricscount(Count c)
 {
 	bool shared;
-	Meter *m = meter(&shared);
+	Meter *m = metermine(&shared);
 	addto(&m->shard->count[c], 1, shared);
+	if (c != CountRetaken) /* those say which P it was */
+		traceevent(TraceCount + c, 0);
 }
 
 void metricsvalue(Hist h, uint64_t value)
 {
 	bool shared;
-	Meter *m = meter(&shared);
+	Meter *m = metermine(&shared);
 	record(m, h, (int64_t)value < 0 ? 0 : value, shared);
 }
 
@@ -186,7 +191,7 @@ _Static_assert(offsetof(Served, buckets) <= 4096, "sums and splits, too");
 void metricsrequestcount(int listener, RequestCount c)
 {
 	bool shared;
-	Meter *m = meter(&shared);
+	Meter *m = metermine(&shared);
 	uint64_t *n = &m->shard->served[listener].count[c];
 	addto(hasroom(m, n) ? n : &m->shard->lost, 1, shared);
 }
@@ -194,7 +199,7 @@ void metricsrequestcount(int listener, RequestCount c)
 void metricsrequest(int listener, const Took *t)
 {
 	bool shared;
-	Meter *m = meter(&shared);
+	Meter *m = metermine(&shared);
 	Served *s = &m->shard->served[listener];
 	if (!hasroom(m, s->count)) {
 		addto(&m->shard->lost, 1, shared);

@@ -9,6 +9,7 @@
 
 #include "api.h"
 #include "metricsfile.h"
+#include "tracefile.h"
 
 enum {
 	MetricStatuses = 6, /* of GStatus */
@@ -60,9 +61,17 @@ typedef struct Shard {
 	Served served[Listeners];
 } Shard;
 
+/* Where events are recorded; events NULL: there is no memory for them. */
+typedef struct TraceRing {
+	TraceHead *head;
+	TraceEvent *events;
+	uint64_t mask;
+} TraceRing;
+
 /* One P's, in its record. */
 typedef struct Meter {
 	Shard *shard;
+	TraceRing ring;
 	_Atomic uint64_t have[ShardPages / 64], refused[ShardPages / 64]; /* pages of the shard */
 } Meter;
 
@@ -93,6 +102,8 @@ void lockstatinit(LockRecord *records, ModuleRecord *modules);
 void lockstatforkchild(void);
 
 /* metrics.c */
+/* Who the caller writes for; shared: with others at the same time. */
+Meter *metermine(bool *shared);
 /* gp, whose owner calls, goes from one status to the other. */
 void metricsmove(G *gp, uint32_t from, uint32_t to);
 void metricscount(Count c);
@@ -100,6 +111,18 @@ void metricsvalue(Hist h, uint64_t value); /* in h's unit */
 int64_t metricscounted(Count c);
 void metricsrequest(int listener, const Took *t);
 void metricsrequestcount(int listener, RequestCount c);
+
+/* trace.c */
+extern uint64_t *traceuntil; /* in the region: until when events are recorded */
+/* Is `now`, in ticks, a time to record? */
+static inline bool tracing(uint64_t now)
+{
+	return unlikely(now < __atomic_load_n(traceuntil, __ATOMIC_RELAXED));
+}
+void tracemove(const Meter *m, bool shared, const G *gp, uint32_t from, uint32_t to, uint64_t now);
+/* Something else happens, to the goroutine that calls if it is one's doing. */
+void traceevent(uint32_t type, uint64_t arg);
+void traceforkchild(void);
 
 /* ticks.c */
 extern TickPoints tickpoints;

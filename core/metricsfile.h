@@ -33,6 +33,7 @@ typedef enum MetricKind {
 	MetricRequestTimes,   /* as MetricHistogram, of one of them; so are the others */
 	MetricRequestSplit, /* count words: for each power of two of the whole, Parts of the time in it */
 	MetricRequestCounts, /* count words, by RequestCount */
+	MetricTrace = 30,    /* no figure: where the rings of events are (tracefile.h) */
 } MetricKind;
 
 enum { METRICSNAME = 16, LISTENERNAME = 64 };
@@ -99,7 +100,7 @@ typedef struct MetricsHeader {
 	uint32_t entrysize, nentries;
 	uint32_t nshards, shardsize;
 	uint64_t shards; /* offset of the first */
-	uint64_t size;   /* of the region */
+	uint64_t size;   /* of the region, but for rings of events behind it */
 	int32_t pid;     /* in its own namespace, */
 	uint32_t uid;    /* effective, at the start */
 	uint64_t pidns;  /* which has this number; 0: not known */

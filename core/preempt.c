@@ -298,6 +298,7 @@ bool preemptone(P *pp, uint32_t why)
 	uint32_t none = PreemptNone;
 	if (!atomic_load_explicit(&pp->preempt, memory_order_relaxed))
 		atomic_store_explicit(&pp->askedat, ticksnow(), memory_order_relaxed);
+	traceevent(TraceAsked, (uint64_t)pp->id);
 	if (why == PreemptSlice)
 		atomic_store(&pp->preempt, why);
 	else

@@ -506,6 +506,7 @@ P *retakesyscallp(void)
 			continue;
 		if (atomic_compare_exchange_strong(&pp->status, &s, Pidle)) {
 			metricscount(CountRetaken);
+			traceevent(TraceTaken, (uint64_t)pp->id);
 			return pp;
 		}
 	}

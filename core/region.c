@@ -35,10 +35,11 @@ enum {
 };
 
 typedef struct Region {
-	MetricsHeader *header; /* NULL: there is none */
-	size_t size;
+	MetricsHeader *header;          /* NULL: there is none */
+	size_t size, whole;             /* without and with the rings */
 	uint64_t names, shards, stride; /* offsets, and the distance between two shards */
 	uint64_t locks, modules;
+	uint64_t rings, ringsize; /* offset of the first, and its size; 0: there are none */
 	int32_t nprocs;
 	bool complete; /* no page must be asked for */
 	char path[64]; /* "": it has none */
@@ -75,11 +76,13 @@ _Static_assert(ShardPages == 256, "the spare one is complete");
 	}
 
 enum {
-	ENTRIES = 52 + 5 * Listeners,
+	ENTRIES = 53 + 5 * Listeners,
 	LOCKSENTRY = 1, /* these two have their offsets from the number of Ps */
 	MODULESENTRY,
 	NAMESAT = (sizeof(MetricsHeader) + ENTRIES * sizeof(MetricEntry) + 15) & ~15ul,
 	LISTENERSAT = NAMESAT + Names * METRICSNAME,
+	TRACEAT = (LISTENERSAT + Listeners * LISTENERNAME + 63) & ~63ul,
+	HEADSAT = TRACEAT + sizeof(TraceHeader),
 };
 
 /* A wait, and how often it began: what is more than have ended waits now. */
@@ -161,6 +164,7 @@ static const MetricEntry entries[] = {
     HISTIN("late.timer", HistTimer, MetricNs),
     HIST("late.preemption", HistPreempt),
     HIST("world.stopped", HistWorld),
+    {"trace", MetricTrace, MetricPlain, 0, 0, 1, TRACEAT, 0},
 };
 
 /* --- what the system says --------------------------------------------------------------- */
@@ -357,6 +361,17 @@ static void describe(MetricsHeader *h, const Region *r, uint64_t start)
 	memcpy(h + 1, entries, sizeof entries);
 	((MetricEntry *)(h + 1))[LOCKSENTRY].offset = (uint32_t)r->locks;
 	((MetricEntry *)(h + 1))[MODULESENTRY].offset = (uint32_t)r->modules;
+	if (r->rings)
+		*(TraceHeader *)((char *)h + TRACEAT) = (TraceHeader){
+		    .version = TRACE_VERSION,
+		    .eventsize = sizeof(TraceEvent),
+		    .nrings = h->nshards,
+		    .nevents = (uint32_t)(r->ringsize / sizeof(TraceEvent)),
+		    .heads = HEADSAT,
+		    .headsize = sizeof(TraceHead),
+		    .rings = r->rings,
+		    .ringsize = r->ringsize,
+		};
 	/* Who reads a version finds the rest. */
 	__atomic_store_n(&h->version, METRICS_VERSION, __ATOMIC_RELEASE);
 }
@@ -398,17 +413,17 @@ static void *mapfile(Region *r, uint64_t start)
 	textput(&t, METRICS_DIR METRICS_PREFIX "%d.%d.%d", (int64_t)sys0(SYS_geteuid),
 		(int64_t)sys0(SYS_getpid), (int64_t)start);
 	textend(&t);
-	long fd = maybefile(r->size) ? create(r->path) : -1, p = -1;
+	long fd = maybefile(r->whole) ? create(r->path) : -1, p = -1;
 	if (fd >= 0 && sys2(SYS_fchmod, fd, 0600) == 0 &&
-	    sys2(SYS_ftruncate, fd, (long)r->size) == 0) {
-		p = sys6(SYS_mmap, 0, (long)r->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	    sys2(SYS_ftruncate, fd, (long)r->whole) == 0) {
+		p = sys6(SYS_mmap, 0, (long)r->whole, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		int err = failed(p) ? -ENOMEM : populate((void *)p, r->shards);
 		if (err == -EINVAL) { /* an older kernel: all of it, now */
 			err = (int)sys4(SYS_fallocate, fd, 0, 0, (long)r->size);
 			r->complete = err == 0;
 		}
 		if (err && !failed(p)) {
-			sys2(SYS_munmap, p, (long)r->size);
+			sys2(SYS_munmap, p, (long)r->whole);
 			p = -1;
 		}
 	}
@@ -423,10 +438,17 @@ static void *mapfile(Region *r, uint64_t start)
 
 static void *mapshared(Region *r)
 {
-	long p = sys6(SYS_mmap, 0, (long)r->size, PROT_READ | PROT_WRITE,
+	long p = sys6(SYS_mmap, 0, (long)r->whole, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	r->complete = true;
 	return failed(p) ? NULL : (void *)p;
+}
+
+static void mapregion(Region *r, uint64_t start)
+{
+	r->header = mapfile(r, start);
+	if (!r->header)
+		r->header = mapshared(r);
 }
 
 void metricsinit(int32_t n)
@@ -434,21 +456,29 @@ void metricsinit(int32_t n)
 	uint64_t start = starttime();
 	Region r = {.nprocs = n,
 		    .names = NAMESAT,
-		    .shards = pages(LISTENERSAT + Listeners * LISTENERNAME),
-		    .stride = pages(sizeof(Shard))};
+		    .shards = pages(HEADSAT + (uint64_t)(n + 1) * sizeof(TraceHead)),
+		    .stride = pages(sizeof(Shard)),
+		    .ringsize = TraceRingEvents * sizeof(TraceEvent)};
 	r.locks = r.shards + r.stride * (uint64_t)(n + 1);
 	r.modules = r.locks + LockRecords * sizeof(LockRecord);
 	r.size = r.locks + TABLES * (uint64_t)PAGE;
+	r.rings = r.size;
+	r.whole = r.rings + r.ringsize * (uint64_t)(n + 1);
 	sweep();
-	r.header = mapfile(&r, start);
-	if (!r.header)
-		r.header = mapshared(&r);
+	mapregion(&r, start);
+	if (!r.header) {
+		r.whole = r.size;
+		r.rings = 0;
+		mapregion(&r, start);
+	}
 	if (!r.header)
 		return;
-	sys3(SYS_madvise, (long)r.header, (long)r.size, MADV_DONTFORK);
+	sys3(SYS_madvise, (long)r.header, (long)r.whole, MADV_DONTFORK);
 	describe(r.header, &r, start);
 	region = r;
 	metricsmeter(&nobodys, n);
+	if (r.rings)
+		traceuntil = &((TraceHeader *)((char *)r.header + TRACEAT))->until;
 	metricsthreads(sched.mcount);
 	lockstatinit((LockRecord *)((char *)region.header + region.locks),
 		     (ModuleRecord *)((char *)region.header + region.modules));
@@ -467,6 +497,13 @@ void metricsmeter(Meter *m, int32_t p)
 	/* What is always counted; the buckets follow as they are needed. */
 	if (all || populate(s, pages(SHARD(buckets))) == 0)
 		m->shard = s;
+	if (region.rings)
+		m->ring = (TraceRing){
+		    .head = (TraceHead *)((char *)region.header + HEADSAT) + p,
+		    .events = (TraceEvent *)((char *)region.header + region.rings +
+					     region.ringsize * (uint64_t)p),
+		    .mask = region.ringsize / sizeof(TraceEvent) - 1,
+		};
 }
 
 /* Page number `page` of m's shard is about to be written to. */
@@ -616,7 +653,8 @@ void metricsend(void)
 void metricsforkchild(void)
 {
 	if (region.header)
-		sys2(SYS_munmap, (long)region.header, (long)region.size);
+		sys2(SYS_munmap, (long)region.header, (long)region.whole);
+	traceforkchild();
 	region = (Region){0};
 	memset(tablepages, 0, sizeof tablepages);
 	lockstatforkchild();

@@ -76,6 +76,7 @@ struct G {
 	_Atomic uint32_t intr; /* ginterrupt was called and not yet handled */
 	_Atomic bool parking;  /* its M's g0 is not done with parking it */
 	uint8_t nameslot;      /* gname */
+	uint16_t callnr;       /* 1 + of the system call that it makes; 0: not known (owner) */
 	bool lostp;            /* its P was taken in the system call that it is in (owner) */
 	bool wantintr;         /* the coming park may be ended by ginterrupt (owner) */
 	_Atomic bool parkintr; /* the current park may be ended by ginterrupt */

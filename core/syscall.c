@@ -157,14 +157,20 @@ static void reexitsyscall(void)
 void entersyscall(void)
 {
 	Place here = CALLERSPLACE();
-	if (getg())
-		reentersyscall(&here, false);
+	G *gp = getg();
+	if (!gp)
+		return;
+	gp->callnr = 0;
+	reentersyscall(&here, false);
 }
 
 void entersyscallat(const Place *where, bool waits)
 {
-	if (getg())
-		reentersyscall(where, waits);
+	G *gp = getg();
+	if (!gp)
+		return;
+	gp->callnr = 0;
+	reentersyscall(where, waits);
 }
 
 void exitsyscall(void)
@@ -309,6 +315,7 @@ static inline long offp(const Place *where, bool waits, bool again, long nr, lon
 	bool place = again && !gp->lockedm;
 	if (place && !kwaitbegin())
 		return -ERESTARTSYS;
+	gp->callnr = (uint16_t)(nr + 1);
 	reentersyscall(where, waits);
 	M *mp = gp->m;
 	if (place) {

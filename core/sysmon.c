@@ -115,6 +115,7 @@ static bool takep(P *pp)
 	atomic_store(&pp->status, Pidle);
 	atomic_store(&mp->p, 0);
 	metricscount(CountRetaken);
+	traceevent(TraceTaken, (uint64_t)pp->id);
 	handoffp(pp);
 	return true;
 }
@@ -167,6 +168,7 @@ static int64_t retake(int64_t now)
 			}
 			if (atomic_compare_exchange_strong(&pp->status, &s, Pidle)) {
 				metricscount(CountRetaken);
+				traceevent(TraceTaken, (uint64_t)pp->id);
 				n++;
 				handoffp(pp);
 			}

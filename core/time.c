@@ -255,6 +255,7 @@ int64_t checktimers(P *pp, int64_t now, bool *ran)
 		atomic_store_explicit(&t->pp, NULL, memory_order_release);
 		unlock(&pp->timerslock);
 		metricsvalue(HistTimer, (uint64_t)(now - t->when));
+		traceevent(TraceTimer, (uint64_t)(now - t->when));
 		t->fn(t->arg);
 		/* Release: the last access; deltimer returns after it. */
 		atomic_store_explicit(&t->running, false, memory_order_release);

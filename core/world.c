@@ -91,7 +91,9 @@ void startTheWorld(void) UNCHECKED_ROLES
 	for (int32_t i = sched.runqsize; i > 0 && atomic_load(&sched.npidle) > 0; i--)
 		startm(NULL, false);
 	wakep();
-	metricsvalue(HistWorld, ticksnow() - stoppedat);
+	uint64_t stood = ticksnow() - stoppedat;
+	metricsvalue(HistWorld, stood);
+	traceevent(TraceWorld, stood);
 	releasem(mp);
 	atomic_store(&worldlock, 0);
 }

@@ -114,6 +114,14 @@ static inline void addatomic(uint64_t *to, uint64_t n)
 	__asm__ volatile("lock addq %1, %0" : "+m"(*to) : "er"(n) : "cc");
 }
 
+/* The same, and what it was before: for 1. */
+static inline uint64_t takeonce(uint64_t *from)
+{
+	uint64_t n = 1;
+	__asm__ volatile("xaddq %0, %1" : "+r"(n), "+m"(*from) : : "cc");
+	return n;
+}
+
 /* A hint that the caller spins. */
 static inline void procyield(void)
 {
