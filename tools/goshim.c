@@ -73,6 +73,16 @@ static const Command commands[] = {
      "  --prometheus        in the text format that Prometheus reads\n"
      "  --hgrm NAME         the percentiles of one histogram, in ms, as HdrHistogram plots them\n",
      stat_, NULL},
+    {"trace", "record what a process does, for ui.perfetto.dev",
+     "usage: goshim trace [--seconds S] [--bytes B] [--output FILE] PID\n"
+     "       goshim trace [OPTION ...] -- PROGRAM [ARGUMENT ...]\n"
+     "Records what each processor and each goroutine does, who wakes whom, and what is waited for, and writes it in\n"
+     "the format that ui.perfetto.dev and chrome://tracing load. What could not be recorded is counted and said.\n"
+     "For its own user, and for root. The process is not stopped, and makes no system call for it.\n"
+     "  --seconds S    at most so long, 0.001 to 3600; 5. SIGINT ends it as well\n"
+     "  --bytes B      at most so much, 10000 to 4000000000; 200000000\n"
+     "  --output FILE  where it goes, - for stdout; goshim-trace.json\n",
+     trace_, NULL},
 };
 enum { NCOMMANDS = sizeof commands / sizeof commands[0] };
 

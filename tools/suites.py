@@ -286,6 +286,13 @@ def suite_stat():
     return [a + b for a, b in zip(stat, locks)]
 
 
+def suite_trace():
+    """goshim trace: events of processes that know the answer, the format, and what is lost"""
+    exists("preload-tests/trace/run", "preload-tests/trace/run")
+    need_release()
+    return counted(["preload-tests/trace/run", "build"], 300)
+
+
 def suite_dumps():
     """a thousand dumps of each loaded server"""
     exists("preload-tests/dump/run", "preload-tests/dump/run")
@@ -382,7 +389,7 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "bench", "demo"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "trace", "bench", "demo"]
 LONG = ["debug", "repeat", "soak", "runtimes", "loads", "dumps", "figures"]
 
 
