@@ -16,6 +16,7 @@
 #include "annotate.h"
 #include "arch/x86_64/arch.h"
 #include "lockstat.h"
+#include "profile.h"
 #include "stack.h"
 #include "traceback.h"
 

@@ -112,19 +112,19 @@ void capturesignal(M *mp, const void *ctx)
 	futexwakeup(&c->done, 1);
 }
 
-bool capturerunning(Capture *c, G *gp, M *mp)
+bool capturerunning(Capture *c, G *gp, M *mp, int64_t ns)
 {
 	c->gp = gp;
 	atomic_store(&c->done, CaptureWanted);
 	atomic_store(&mp->capture, c);
 	preemptm(mp);
-	futexsleep(&c->done, CaptureWanted, SIGNALWAIT);
+	futexsleep(&c->done, CaptureWanted, ns);
 	Capture *mine = c;
 	if (atomic_load(&c->done) == CaptureWanted &&
 	    atomic_compare_exchange_strong(&mp->capture, &mine, NULL))
 		return false;
 	while (atomic_load(&c->done) == CaptureWanted) /* the handler is at it */
-		futexsleep(&c->done, CaptureWanted, SIGNALWAIT);
+		futexsleep(&c->done, CaptureWanted, ns);
 	return atomic_load(&c->done) == CaptureTaken;
 }
 
@@ -173,7 +173,7 @@ bool capture(Capture *c, G *gp, GStatus *s)
 			bool runs = computes(mp);
 			if (!runs && capturekernel(c, gp, mp, &runs))
 				return true;
-			if (runs && capturerunning(c, gp, mp))
+			if (runs && capturerunning(c, gp, mp, SIGNALWAIT))
 				return true;
 			usleep_os(1000);
 		}

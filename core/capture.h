@@ -30,10 +30,10 @@ bool asnobody(void (*fn)(void *arg, Capture *c), void *arg);
 /* gp, tried until it stood still. False: it did not, or can't be seen. *s: as what it was found. */
 bool capture(Capture *c, G *gp, GStatus *s);
 /* The same, once: of one that has status s and is parked or waits to run; in a system call that it announced, on mp;
- * that computes there, or its g0; that is blocked there unannounced, or, *runs, isn't. */
+ * that computes there, or its g0, waiting for it for ns (c->done: CaptureMissed if it was another by then); that is blocked there unannounced, or, *runs, isn't. */
 bool captureparked(Capture *c, G *gp, GStatus s);
 bool captureplace(Capture *c, G *gp, M *mp);
-bool capturerunning(Capture *c, G *gp, M *mp);
+bool capturerunning(Capture *c, G *gp, M *mp, int64_t ns);
 bool capturekernel(Capture *c, G *gp, M *mp, bool *runs);
 
 /* What the handler of a signal is given. */

@@ -60,6 +60,7 @@ typedef struct Host {
 	int (*unwind)(const Registers *regs, const StackCopy *stack, Frame *frames, int max);
 	void (*symbolize)(const Frame *frame, Symbol *symbol);
 	int64_t (*creator)(G *gp, uintptr_t *pc);
+	bool (*loadedat)(uintptr_t addr, Loaded *l); /* between unwindbegin and the next one, too */
 	int (*clock_gettime)(int clock, void *timespec);
 	bool fsgsbase; /* AT_HWCAP2 bit 1: user code may write FS base */
 } Host;

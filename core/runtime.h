@@ -101,6 +101,9 @@ struct G {
 	void *fnarg;
 	uint64_t kmask;       /* kernel signal mask of the M that runs it */
 	CPUTime *_Atomic cpu; /* kept for the next one that it becomes */
+	/* profile.c's: its `since` when it was sampled as waiting, and that stack's number; the last tick with a sample. */
+	uint64_t sampledsince;
+	uint32_t sampledid, sampledtick;
 };
 
 struct M {
@@ -142,6 +145,7 @@ struct M {
 	uint64_t
 	    lastmove; /* when a goroutine stopped to run here, and the M has only switched since; 0: not */
 	int64_t takencputime; /* its CPU clock when sysmon took its P; sysmon only */
+	int64_t sampledcpu;   /* profile.c's: its CPU clock at the last tick */
 	G g0storage;
 };
 
@@ -422,6 +426,7 @@ void exitsyscall0(G *gp);
 /* Does mp compute at this moment? One that is blocked in a system call is left
  * alone: SIGURG would end some calls with EINTR, whatever SA_RESTART says. */
 bool computes(M *mp);
+char threadstate(int tid); /* as /proc has it: 'R' if it has or wants a CPU; 0: there is none */
 
 /* capture.c */
 void capturesignal(M *mp, const void *ctx) SIGSAFE; /* if mp->capture is set */

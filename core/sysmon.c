@@ -72,11 +72,7 @@ static bool someonewoken(void)
 	return sched.nwoken > 0;
 }
 
-/*
- * Does the kernel only run something else in this thread's place? To take its P would
- * make one more thread that waits for a CPU. Without /proc it counts as blocked.
- */
-static bool descheduled(int tid)
+char threadstate(int tid)
 {
 	static const char dir[] = "/proc/self/task/", file[] = "/stat";
 	char path[64], buf[128], num[12];
@@ -91,8 +87,17 @@ static bool descheduled(int tid)
 	long len = readfileapart(path, buf, sizeof buf);
 	for (long i = len - 3; i > 0; i--)
 		if (buf[i] == ')') /* the name ends with the last one; then the state */
-			return buf[i + 2] == 'R';
-	return false;
+			return buf[i + 2];
+	return 0;
+}
+
+/*
+ * Does the kernel only run something else in this thread's place? To take its P would
+ * make one more thread that waits for a CPU. Without /proc it counts as blocked.
+ */
+static bool descheduled(int tid)
+{
+	return threadstate(tid) == 'R';
 }
 
 /* See the top. pp is Prunning and its M made no progress. */

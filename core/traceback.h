@@ -44,6 +44,15 @@ typedef struct Symbol {
 	bool own;           /* in this library */
 } Symbol;
 
+/* A program or library that is loaded. */
+typedef struct Loaded {
+	uintptr_t lo, hi, base; /* where it is; what is added to addresses in its file */
+	uint64_t headers;       /* profiledigest of that many program headers */
+	uint32_t nheaders;
+	bool own; /* this library */
+	char path[256];
+} Loaded;
+
 /* GOTRACEBACK, as in Go. Crash ends no differently here: a fatal signal always leaves what it leaves natively. */
 typedef enum TracebackLevel {
 	TracebackNone,   /* no stacks */

@@ -1,10 +1,11 @@
 /*
- * dump.c - answering `goshim dump` (dump.h).
+ * dump.c - answering `goshim dump` and `goshim profile` (dump.h).
  *
  * A handler notes the request, sysmon has an M without a P answer it: goroutines that
  * compute for ever hold no M that sleeps, and sysmon has no time. One after another, since a
  * traceback waits for the one before it. The asker repeats itself until somebody
- * connects: signals of one kind coalesce, and there is room for a few requests only.
+ * connects: signals of one kind coalesce, and there is room for a few requests only. A profile lasts, so who makes it
+ * answers the others between its samples.
  */
 #include "dump.h"
 
@@ -19,6 +20,7 @@ enum { ASKERS = 8, PATIENCE = 5 /* seconds that an asker may take nothing */ };
 static _Atomic uint64_t asked[ASKERS];
 #define NOTED (1ull << 32)
 #define ANSWERING (2ull << 32)
+#define PROFILE (4ull << 32)
 
 static _Atomic bool answering; /* somebody runs answerall, or is about to */
 
@@ -26,14 +28,16 @@ bool dumpasked(const siginfo_t *info)
 {
 	uint64_t value = (uint64_t)info->si_value.sival_ptr, number = (uint32_t)value;
 
-	if (info->si_code != SI_QUEUE || value - number != DUMPREQUEST)
+	if (info->si_code != SI_QUEUE ||
+	    (value - number != DUMPREQUEST && value - number != PROFILEREQUEST))
 		return false;
+	uint64_t kind = value - number == PROFILEREQUEST ? PROFILE : 0;
 	for (int i = 0; i < ASKERS; i++)
 		if (atomic_load(&asked[i]) && (uint32_t)atomic_load(&asked[i]) == number)
 			return true; /* it repeats itself */
 	for (int i = 0; i < ASKERS; i++) {
 		uint64_t none = 0;
-		if (atomic_compare_exchange_strong(&asked[i], &none, NOTED | number))
+		if (atomic_compare_exchange_strong(&asked[i], &none, NOTED | kind | number))
 			break;
 	}
 	wakesysmon();
@@ -68,47 +72,85 @@ static long sendall(int fd, const void *p, long n)
 	return r;
 }
 
-static void tell(int fd, uint32_t number)
+static void telldump(int fd)
+{
+	DumpHeader h = {LAYOUT_MAGIC, core_layout.version};
+
+	if (sendall(fd, &h, sizeof h) == sizeof h && traceback(fd, NULL, 0))
+		sendall(fd, "", 1);
+}
+
+static void answernoted(void);
+
+static void tellprofile(int fd)
+{
+	static bool profiling; /* of the one thread that answers */
+	ProfileRequest r;
+	ProfileHeader busy = {PROFILE_MAGIC, PROFILE_VERSION, ProfileBusy};
+	long n;
+
+	do
+		n = sys6(SYS_recvfrom, fd, (long)&r, sizeof r, MSG_WAITALL, 0, 0);
+	while (n == -EINTR);
+	if (n != sizeof r || memcmp(r.magic, PROFILE_MAGIC, sizeof r.magic))
+		return;
+	if (profiling) {
+		sendall(fd, &busy, sizeof busy);
+		return;
+	}
+	profiling = true;
+	profile(fd, &r, answernoted);
+	profiling = false;
+}
+
+static void tell(int fd, uint64_t what)
 {
 	struct timeval patience = {PATIENCE, 0};
 	struct sockaddr_un a;
-	socklen_t n = dumpaddress(&a, number);
-	DumpHeader h = {LAYOUT_MAGIC, core_layout.version};
+	socklen_t n = dumpaddress(&a, (uint32_t)what);
 	long r;
 
+	sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_RCVTIMEO, (long)&patience, sizeof patience);
 	sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, (long)&patience, sizeof patience);
 	do
 		r = sys3(SYS_connect, fd, (long)&a, n);
 	while (r == -EINTR);
 	if (r < 0 || !trusted(fd))
 		return; /* it gave up, or is none of ours */
-	if (sendall(fd, &h, sizeof h) == sizeof h && traceback(fd, NULL, 0))
-		sendall(fd, "", 1);
+	if (what & PROFILE)
+		tellprofile(fd);
+	else
+		telldump(fd);
 	/* A child of fork may have inherited the descriptor: the reader's end shall come now. */
 	sys2(SYS_shutdown, fd, SHUT_RDWR);
 }
 
-static void answer(uint32_t number)
+static void answer(uint64_t what)
 {
 	ownfdmake();
 	int fd = ownfdmade((int)sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 
 	if (fd >= 0)
-		tell(fd, number);
+		tell(fd, what);
 	ownfdclose(fd);
+}
+
+static void answernoted(void)
+{
+	for (int i = 0; i < ASKERS; i++) {
+		uint64_t a = atomic_load(&asked[i]);
+		if (!(a & NOTED))
+			continue;
+		atomic_store(&asked[i], ANSWERING | (a & ~NOTED));
+		answer(a);
+		atomic_store(&asked[i], 0);
+	}
 }
 
 static void answerall(void)
 {
 	do {
-		for (int i = 0; i < ASKERS; i++) {
-			uint64_t a = atomic_load(&asked[i]);
-			if (!(a & NOTED))
-				continue;
-			atomic_store(&asked[i], ANSWERING | (uint32_t)a);
-			answer((uint32_t)a);
-			atomic_store(&asked[i], 0);
-		}
+		answernoted();
 		atomic_store(&answering, false);
 		/* One that came meanwhile saw that somebody answers. */
 	} while (anynoted() && !atomic_exchange(&answering, true));

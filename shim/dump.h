@@ -1,9 +1,9 @@
 /*
- * dump.h - how `goshim dump` asks a process, and how that answers.
+ * dump.h - how `goshim dump` and `goshim profile` ask a process, and how that answers.
  *
  * The asker listens on an abstract unix socket whose name is made of a random number, and sends SIGURG
  * with that number to the monitor's kernel thread. That signal is ignored by whoever doesn't know
- * it, and the thread has no system call of the program's to be interrupted. The process connects, and
+ * it, and the thread has no system call of the program's to be interrupted. The process connects, and, for a dump,
  * writes a DumpHeader, text, and a zero byte, without which the text is not whole. It needs
  * no file and no path, so a server that dropped root or changed its root can do that.
  */
@@ -19,8 +19,9 @@
 
 #define MONITOR "goshim-sysmon" /* the kernel thread's name */
 
-/* The signal's value: the upper half says whose it is, the lower is the number. */
+/* The signal's value: the upper half says whose it is and what is asked for, the lower is the number. */
 #define DUMPREQUEST ((uint64_t)0x676f7368 << 32)
+#define PROFILEREQUEST ((uint64_t)0x676f7370 << 32) /* core/profile.h says what follows */
 
 typedef struct DumpHeader {
 	char magic[8]; /* LAYOUT_MAGIC */

@@ -322,9 +322,8 @@ static bool innative(G *gp)
 	return th && th->bracket > 0;
 }
 
-static bool maypreempt(G *gp)
+static bool maypreempt(G *gp __attribute__((unused)))
 {
-	(void)gp;
 	return true; /* a vfork child runs with getg() == NULL */
 }
 
@@ -389,6 +388,7 @@ static void sethost(void)
 	    .unwind = unwindstack,
 	    .symbolize = symbolize,
 	    .creator = creator,
+	    .loadedat = loadedat,
 	    .handlers = hashandlers,
 	    .outsiders = hasoutsiders,
 	    .die = dieabort,

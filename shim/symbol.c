@@ -162,6 +162,21 @@ static bool memorytable(const Object *o, Table *t)
 	return t->syms && t->strs && t->nsyms;
 }
 
+bool loadedat(uintptr_t addr, Loaded *l)
+{
+	ElfW(Phdr) ph[24];
+	Object o;
+
+	if (!objectat(addr, &o))
+		return false;
+	*l = (Loaded){.lo = o.lo, .hi = o.hi, .base = o.base, .own = owntext(addr)};
+	l->nheaders = (uint32_t)o.nheaders;
+	if (peek(o.headers, ph, l->nheaders * sizeof *ph))
+		l->headers = profiledigest(ph, l->nheaders * sizeof *ph);
+	objectpath(&o, l->path, sizeof l->path);
+	return true;
+}
+
 /* --- names --------------------------------------------------------------------------- */
 
 static const Table *tableof(const Object *o, int fd)

@@ -32,5 +32,6 @@ typedef struct Object {
 } Object;
 bool objectat(uintptr_t pc, Object *o);
 void objectpath(const Object *o, char *buf, size_t size); /* as much of it as fits */
+bool loadedat(uintptr_t addr, Loaded *l);
 
 #endif

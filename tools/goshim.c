@@ -61,6 +61,21 @@ static const Command commands[] = {
      "  --json        all of them, with their stacks\n"
      "  --output FILE of a program that it runs\n",
      locks, NULL},
+    {"profile", "show where goroutines run and where they wait, by their stacks",
+     "usage: goshim profile [OPTION ...] PID\n"
+     "Samples the stacks of a live process for some seconds, and says where its goroutines ran and where they\n"
+     "waited: a table, and on demand a picture and folded stacks for other tools. The process isn't stopped.\n"
+     "It ends early with the process, and on SIGINT, with what there is. For its own user, and for root.\n"
+     "  --seconds N        how long, 0.1 to 86400; 10\n"
+     "  --hz N             how often a second, 1 to 1000; 99\n"
+     "  --svg FILE         a flame graph: open it in a browser; a click zooms\n"
+     "  --folded FILE      a line a stack, thread;what it does;outermost;...;innermost and microseconds, as\n"
+     "                     flame graph tools read it; - is stdout\n"
+     "  --on-cpu           only what runs\n"
+     "  --off-cpu          only what waits\n"
+     "  --timeout SECONDS  how long the process may say nothing, 0.1 to 3600; 10\n"
+     "  --force            ask also a process with a seccomp filter; see goshim dump --help\n",
+     profile_, NULL},
     {"stat", "show where a process's goroutines spend their time",
      "usage: goshim stat [--interval SECONDS [--count N]] [--histogram NAME]... [--json | --prometheus | --hgrm NAME] PID\n"
      "       goshim stat [OPTION ...] [--output FILE] -- PROGRAM [ARGUMENT ...]\n"

@@ -18,6 +18,7 @@ int dump(int argc, char **argv);
 int stat_(int argc, char **argv);
 int locks(int argc, char **argv);
 int trace_(int argc, char **argv);
+int profile_(int argc, char **argv);
 
 /* goshim_run.c */
 int run(int argc, char **argv);

@@ -293,6 +293,13 @@ def suite_trace():
     return counted(["preload-tests/trace/run", "build"], 300)
 
 
+def suite_profile():
+    """goshim profile: programs that know what they do, a browser that looks at the picture"""
+    exists("preload-tests/profile/run", "preload-tests/profile/run")
+    need_release()
+    return counted(["preload-tests/profile/run", "build"], 300)
+
+
 def suite_dumps():
     """a thousand dumps of each loaded server"""
     exists("preload-tests/dump/run", "preload-tests/dump/run")
@@ -389,7 +396,7 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "trace", "bench", "demo"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "trace", "profile", "bench", "demo"]
 LONG = ["debug", "repeat", "soak", "runtimes", "loads", "dumps", "figures"]
 
 

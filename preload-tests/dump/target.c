@@ -124,6 +124,7 @@ void *forks(void *arg)
 				if (fcntl(fd, F_GETFD) >= 0)
 					_exit(1);
 			sleep(60);
+			_exit(0);
 		}
 		while (waitpid(-1, &status, WNOHANG) > 0)
 			wrong++;
