@@ -23,13 +23,21 @@ static void on(int sig, void (*fn)(int, siginfo_t *, void *))
 
 static void *idle(void *arg)
 {
-	sigset_t all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	while (!stop)
 		sleep_ms(1);
 	return arg;
+}
+
+/* Has no signal open from its first moment on. */
+static pthread_t spawn_idle(void)
+{
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	pthread_t t = spawn(idle, NULL);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return t;
 }
 
 static void spin_ms(int64_t ms)
@@ -116,7 +124,7 @@ static void overruns(void)
 	count_overruns((void *)SIGALRM);
 	count_overruns((void *)(intptr_t)(SIGRTMIN + 2));
 	stop = 0;
-	pthread_t t = spawn(idle, NULL);
+	pthread_t t = spawn_idle();
 	count_overruns((void *)SIGUSR2);
 	count_overruns((void *)(intptr_t)(SIGRTMIN + 3));
 	stop = 1;
@@ -311,7 +319,7 @@ static void profile_blocked(void)
 	on(SIGPROF, note);
 	pthread_sigmask(SIG_BLOCK, &set, &old);
 	stop = 0;
-	pthread_t t = spawn(idle, NULL);
+	pthread_t t = spawn_idle();
 	CHECK_EQ(setitimer(ITIMER_PROF, &it, NULL), 0);
 	spin_ms(50);
 	do
@@ -368,7 +376,7 @@ static void *write_beyond(void *arg)
 static int write_and_die(void)
 {
 	signal(SIGXFSZ, SIG_DFL);
-	join(spawn(idle, NULL));
+	join(spawn_idle());
 	return 0;
 }
 
@@ -432,7 +440,7 @@ static void broken_pipes(void)
 {
 	on(SIGPIPE, xfsz);
 	stop = 0;
-	pthread_t t = spawn(idle, NULL);
+	pthread_t t = spawn_idle();
 	write_to_nobody(NULL);
 	join(spawn(write_to_nobody, NULL));
 	stop = 1;
