@@ -200,6 +200,13 @@ static bool earned(const siginfo_t *info)
 	return (bit & TIMESIGS) && info->si_code == SI_KERNEL;
 }
 
+/* All block it, so it is kept whatever its action. Ours without value and sender is none of the program's. */
+static bool keptblocked(const siginfo_t *info)
+{
+	return (atomic_load(&sigs.sysmonmask) & BIT(info->si_signo)) &&
+	       !(info->si_code == SI_USER && info->si_pid == 0);
+}
+
 static void sighandler(int sig, siginfo_t *info, void *ctx)
 {
 	int err = errno;
@@ -213,7 +220,7 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 		/* SIGURG is open here for requests of ours, whatever the program thinks of it. They come
 		 * without value and sender when the process has too many signals pending. */
 		if (sig == SIGURG &&
-		    (!handled(sig) || (info->si_code == SI_USER && info->si_pid == 0))) {
+		    (!(handled(sig) || keptblocked(info)) || (info->si_code == SI_USER && info->si_pid == 0))) {
 			errno = err;
 			return;
 		}
@@ -242,7 +249,7 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 			else if (!here || !siginterruptible(gp, uc) || (th->mask & BIT(sig)) ||
 				 !handled(sig) || !siginject(gp, ownfault, sig, info, uc, 0))
 				post(th, info);
-		} else if (handled(sig) || fatal(sig)) {
+		} else if (handled(sig) || fatal(sig) || (sig == SIGURG && keptblocked(info))) {
 			ringput(info);
 		}
 	}

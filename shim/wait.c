@@ -188,14 +188,18 @@ SHIM(ssize_t, mq_timedreceive, mqd_t q, char *msg, size_t n, unsigned *prio,
 static long takesignal(const sigset_t *set, siginfo_t *info, int64_t end)
 {
 	struct timespec left;
+	uint64_t kernels;
 
 	testcancel();
+	/* SIGURG comes to kernel threads for the runtime, and the program's is never left in the kernel. */
+	memcpy(&kernels, set, sizeof kernels);
+	kernels &= ~(1ull << (SIGURG - 1));
 	for (;;) {
 		int sig = sigtake(set, info);
 
 		if (sig)
 			return sig;
-		long r = sysblock(SYS_rt_sigtimedwait, set, info, timeleft(end, &left), 8);
+		long r = sysblock(SYS_rt_sigtimedwait, &kernels, info, timeleft(end, &left), 8);
 
 		sigtakedone();
 		if (r > 0 && info)
