@@ -46,6 +46,9 @@ static void gfrefill(P *pp)
 	unlock(&sched.lock);
 }
 
+/* Records stay when their threads have gone, and may be a million: what few need belongs elsewhere. */
+_Static_assert(sizeof(G) <= 192, "three cache lines");
+
 static G *gnew(void)
 {
 	G *gp = persistentalloc(sizeof *gp, 64);

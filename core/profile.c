@@ -204,10 +204,10 @@ static void sampleruns(Profiler *p, Capture *c, M *mp, bool share)
 		if (atomic_load(&c->done) == CaptureWanted)
 			break; /* the kernel has not let it run since, or it is about to block */
 	}
-	if (gp && gp->sampledtick == p->tick)
+	if (gp && gp->sampledtick == (uint16_t)p->tick)
 		return; /* it has come from another M */
 	if (gp)
-		gp->sampledtick = p->tick;
+		gp->sampledtick = (uint16_t)p->tick;
 	if (p->what.what & ProfileOnCPU)
 		putsample(p, putstack(p, gp ? gp : mp->g0, ProfileRuns, have ? c : NULL), share);
 }
@@ -215,9 +215,9 @@ static void sampleruns(Profiler *p, Capture *c, M *mp, bool share)
 /* As it was seen last, if it has not moved. */
 static bool sampleagain(Profiler *p, G *gp, uint64_t since, bool share)
 {
-	if (gp->sampledsince != since || gp->sampledid < p->firstid)
+	if (gp->sampledsince != (uint32_t)since || gp->sampledid < p->firstid)
 		return false;
-	gp->sampledtick = p->tick;
+	gp->sampledtick = (uint16_t)p->tick;
 	putsample(p, gp->sampledid, share);
 	return true;
 }
@@ -226,8 +226,8 @@ static void samplefirst(Profiler *p, G *gp, uint64_t since, uint16_t state, cons
 			bool share)
 {
 	gp->sampledid = putstack(p, gp, state, c);
-	gp->sampledsince = since;
-	gp->sampledtick = p->tick;
+	gp->sampledsince = (uint32_t)since;
+	gp->sampledtick = (uint16_t)p->tick;
 	putsample(p, gp->sampledid, share);
 }
 
@@ -246,7 +246,7 @@ static void sampleblocked(Profiler *p, Capture *c, M *mp, G *gp)
 /* It has run since the last tick; whether it does now can't be told. */
 static void sampleran(Profiler *p, G *gp)
 {
-	gp->sampledtick = p->tick;
+	gp->sampledtick = (uint16_t)p->tick;
 	if (p->what.what & ProfileOnCPU)
 		putsample(p, putstack(p, gp, ProfileRuns, NULL), false);
 }
@@ -284,7 +284,7 @@ static void samplewaits(Profiler *p, Capture *c, G *gp)
 		uint64_t since = gp->since;
 		GStatus s = readgstatus(gp);
 		M *mp = gp->m;
-		if (s == Gidle || s == Gdead || gp->sampledtick == p->tick)
+		if (s == Gidle || s == Gdead || gp->sampledtick == (uint16_t)p->tick)
 			return;
 		if (s == Grunning) { /* since samplems has looked */
 			bool known;

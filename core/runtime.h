@@ -94,16 +94,16 @@ struct G {
 	G *alllink;   /* sched.allg, append only */
 	M *lockedm;   /* wired to this M */
 	uint32_t lockedcount;
-	bool mends;     /* its M ends with it (lockOSThreadForever) */
-	bool mendsmain; /* ... even if it is main's (endOSThread) */
+	bool mends;           /* its M ends with it (lockOSThreadForever) */
+	bool mendsmain;       /* ... even if it is main's (endOSThread) */
+	uint16_t sampledtick; /* profile.c's: the last tick with a sample, its lower half */
 	void *host;
 	void (*fn)(void *); /* what it begins with; at its end, what goexit was given */
 	void *fnarg;
 	uint64_t kmask;       /* kernel signal mask of the M that runs it */
 	CPUTime *_Atomic cpu; /* kept for the next one that it becomes */
-	/* profile.c's: its `since` when it was sampled as waiting, and that stack's number; the last tick with a sample. */
-	uint64_t sampledsince;
-	uint32_t sampledid, sampledtick;
+	/* profile.c's: its `since`, less the upper half, when it was sampled as waiting, and that stack's number. */
+	uint32_t sampledsince, sampledid;
 };
 
 struct M {

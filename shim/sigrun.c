@@ -219,8 +219,8 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 	if (issysmon) {
 		/* SIGURG is open here for requests of ours, whatever the program thinks of it. They come
 		 * without value and sender when the process has too many signals pending. */
-		if (sig == SIGURG &&
-		    (!(handled(sig) || keptblocked(info)) || (info->si_code == SI_USER && info->si_pid == 0))) {
+		if (sig == SIGURG && (!(handled(sig) || keptblocked(info)) ||
+				      (info->si_code == SI_USER && info->si_pid == 0))) {
 			errno = err;
 			return;
 		}
