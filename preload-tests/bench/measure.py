@@ -121,7 +121,7 @@ def computing(command, against_itself=False):
 def load(port, process, connections, protocol, *more):
     """The load generator, and what it says of the server, process (None: nothing)."""
     command = [os.path.join(build, "tools", "load"), "--port", str(port), "--protocol", protocol, "--connections",
-               str(connections), "--seconds", "0.3" if smoke else "3", "--warmup", "0.1" if smoke else "0.7",
+               str(connections), "--seconds", "1" if smoke else "3", "--warmup", "0.1" if smoke else "0.7",
                "--wait", "5", "--timeout", "20", *(["--pid", str(process.pid)] if process else []), *more]
     return run(command, "native", 90)
 
