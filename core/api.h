@@ -443,6 +443,22 @@ void requestread(Conn *c, Seen seen,
 		 uint64_t when); /* something was read; seen is of the read itself */
 void requestwrote(Conn *c);
 
+/*
+ * Kernel mode (timed.c). timedstart: makes the region, unless this process has one: true. A wait begins; it ends after so
+ * many ticks, and so does a call that counts as a wait if it took long. A sleep ended ns after it should have.
+ * SIGSAFE, and errno is untouched.
+ */
+bool timedstart(void);
+uint64_t timedbegins(WaitReason why);
+int64_t timedends(WaitReason why, uint64_t begin);
+void timedcallends(WaitReason why, uint64_t begin);
+void timedlate(int64_t ns);
+int64_t timedclock(int clock); /* in ns */
+void timedthreadbegins(void);
+void timedthreadends(void);
+void timedcomplete(void); /* as metricscomplete */
+void timedend(void);      /* as metricsend */
+
 /* --- debugging ------------------------------------------------------------ */
 
 /* Ends the process: a broken invariant of ours. Writes `who: what`, the

@@ -81,7 +81,7 @@ static bool hasroom(Meter *m, const uint64_t *figure)
 	return likely(havepage(m, page)) || metricspage(m, page);
 }
 
-static void record(Meter *m, Hist h, uint64_t v, bool shared)
+void metricscountin(Meter *m, Hist h, uint64_t v, bool shared)
 {
 	uint64_t *b = &m->shard->buckets[h][histindex(v)];
 	if (!hasroom(m, b))
@@ -118,8 +118,8 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 		return;
 	if (from == Grunning)
 		addto(&m->shard->running[gp->nameslot], now - since, shared);
-	record(m, from == Gsyscall && gp->lostp ? HistSyscallLost : histof(gp, from), now - since,
-	       shared);
+	metricscountin(m, from == Gsyscall && gp->lostp ? HistSyscallLost : histof(gp, from),
+		       now - since, shared);
 	gp->lostp = false;
 }
 
@@ -172,7 +172,7 @@ void metricsvalue(Hist h, uint64_t value)
 {
 	bool shared;
 	Meter *m = metermine(&shared);
-	record(m, h, (int64_t)value < 0 ? 0 : value, shared);
+	metricscountin(m, h, (int64_t)value < 0 ? 0 : value, shared);
 }
 
 int64_t metricscounted(Count c)

@@ -49,6 +49,14 @@ typedef struct Served {
 	uint64_t buckets[RequestTimes][HistBuckets] __attribute__((aligned(64)));
 } __attribute__((aligned(4096))) Served;
 
+/* Kernel mode: what the kernel says of threads that have ended. Their names' `running` is in ns then. */
+typedef enum KernelCount {
+	KernelRunning, /* ns on a CPU */
+	KernelQueued,  /* ns in its queue */
+	KernelSlices,
+	KernelCounts
+} KernelCount;
+
 /* Of one writer: the P's owner, or all that have no P. */
 typedef struct Shard {
 	uint64_t moves[MetricStatuses][MetricStatuses];
@@ -56,7 +64,8 @@ typedef struct Shard {
 	uint64_t count[Counts];
 	uint64_t running[Names];
 	uint64_t began[WaitReasonCount]; /* waits; their ends are in the histograms */
-	uint64_t lost;                   /* values for whose bucket there was no memory */
+	uint64_t kernel[KernelCounts];
+	uint64_t lost; /* values for whose bucket there was no memory */
 	uint64_t buckets[HistCount][HistBuckets] __attribute__((aligned(64)));
 	Served served[Listeners];
 } Shard;
@@ -83,16 +92,22 @@ typedef struct Took {
 
 /* region.c */
 extern Meter nobodys; /* of those without a P */
-/* Makes the region, for n Ps. */
-void metricsinit(int32_t n);
+/* Makes the region, for n Ps, or in kernel mode for n groups of threads. */
+void metricsinit(int32_t n, bool kernel);
 void metricsmeter(Meter *m, int32_t p); /* of P number p */
 int metricslistener(const char *name);  /* the number of the listening socket of that name */
 void metricsthreads(int32_t n);
 void metricsprocs(int32_t n);
 void metricsticks(const TickPoints *t);
 void metricsforkchild(void);
+void metricscompleteall(Meter *m, uint32_t n); /* and nobody's: no page will be asked for */
+uint8_t metricsnameslot(const char *name);
 /* A page of the region is needed that may not be there: false: it can't be had. */
 bool metricspage(Meter *m, uint32_t page);
+
+/* leftovers.c: removes regions of processes that are gone, if they are too many or too old. */
+void metricssweep(void);
+uint64_t metricspidns(void); /* of this process; 0: can't be told */
 
 /* A record of locks or modules is needed; the same. */
 bool metricsrecord(const void *record);
@@ -107,6 +122,7 @@ Meter *metermine(bool *shared);
 /* gp, whose owner calls, goes from one status to the other. */
 void metricsmove(G *gp, uint32_t from, uint32_t to);
 void metricscount(Count c);
+void metricscountin(Meter *m, Hist h, uint64_t v, bool shared);
 void metricsvalue(Hist h, uint64_t value); /* in h's unit */
 int64_t metricscounted(Count c);
 void metricsrequest(int listener, const Took *t);

@@ -10,9 +10,7 @@
  * SIGBUS for who writes to memory. A child of fork does not have the mapping, and makes a region of its own with
  * its own scheduler. The descriptor is closed at once.
  *
- * An orderly end removes the file, unless GOSHIM=metrics=keep; who is killed leaves it. Each start looks for such
- * files of its user: those whose process is gone stay for an hour after they were first found so, and
- * no more than 16 of them. A process is gone if there is none with its number, in the same pid namespace.
+ * An orderly end removes the file, unless GOSHIM=metrics=keep; who is killed leaves it (leftovers.c).
  */
 #include "metrics.h"
 #include "runtime.h"
@@ -20,7 +18,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/stat.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -30,8 +27,6 @@ enum {
 	POPULATE = 23, /* MADV_POPULATE_WRITE, Linux 5.14 */
 	TMPFS = 0x01021994,
 	RLIMITFSIZE = 1,
-	KEPT = 16,       /* files of processes that are gone, */
-	KEEPTIME = 3600, /* for so many seconds */
 };
 
 typedef struct Region {
@@ -41,6 +36,7 @@ typedef struct Region {
 	uint64_t locks, modules;
 	uint64_t rings, ringsize; /* offset of the first, and its size; 0: there are none */
 	int32_t nprocs;
+	bool kernel;
 	bool complete; /* no page must be asked for */
 	char path[64]; /* "": it has none */
 } Region;
@@ -50,6 +46,7 @@ static Region region;
 /* Which pages of the tables of locks and modules there are. */
 enum { TABLES = (LockRecords * sizeof(LockRecord) + Modules * sizeof(ModuleRecord)) / PAGE };
 static _Atomic uint64_t tablepages[TABLES / 64 + 1];
+static void metricsforget(void);
 
 /* Where there is none: nobody reads it. */
 static Shard spare;
@@ -75,14 +72,21 @@ _Static_assert(ShardPages == 256, "the spare one is complete");
 		name, MetricCounter, MetricPlain, 1, 0, 1, SHARD(count) + 8 * (c), 0 \
 	}
 
+#define KERNEL(name, c, unit)                                                  \
+	{                                                                      \
+		name, MetricCounter, unit, 1, 0, 1, SHARD(kernel) + 8 * (c), 0 \
+	}
+
 enum {
-	ENTRIES = 53 + 5 * Listeners,
+	KERNELENTRIES = 4, /* the last ones, in kernel mode only */
+	ENTRIES = 53 + 5 * Listeners + KERNELENTRIES,
 	LOCKSENTRY = 1, /* these two have their offsets from the number of Ps */
 	MODULESENTRY,
 	NAMESAT = (sizeof(MetricsHeader) + ENTRIES * sizeof(MetricEntry) + 15) & ~15ul,
 	LISTENERSAT = NAMESAT + Names * METRICSNAME,
 	TRACEAT = (LISTENERSAT + Listeners * LISTENERNAME + 63) & ~63ul,
-	HEADSAT = TRACEAT + sizeof(TraceHeader),
+	MODEAT = TRACEAT + sizeof(TraceHeader),
+	HEADSAT = (MODEAT + sizeof(uint64_t) + 63) & ~63ul,
 };
 
 /* A wait, and how often it began: what is more than have ended waits now. */
@@ -117,6 +121,8 @@ enum {
 	}
 _Static_assert(Listeners == 8, "a row for each");
 
+enum { BYNAME = MODULESENTRY + 2 + 5 * Listeners };
+
 static const MetricEntry entries[] = {
     {"names", MetricNames, MetricPlain, 0, 0, Names, NAMESAT, 0},
     [LOCKSENTRY] = {"locks", MetricLocks, MetricTicks, 0, 0, LockRecords, 0, sizeof(LockRecord)},
@@ -131,7 +137,7 @@ static const MetricEntry entries[] = {
     REQUESTS(5),
     REQUESTS(6),
     REQUESTS(7),
-    {"running.byname", MetricByName, MetricTicks, 1, 0, Names, SHARD(running), 0},
+    [BYNAME] = {"running.byname", MetricByName, MetricTicks, 1, 0, Names, SHARD(running), 0},
     {"moves", MetricMoves, MetricPlain, 1, 0, MetricStatuses *MetricStatuses, SHARD(moves), 0},
     COUNT("steals", CountStolen),
     COUNT("handoffs", CountHandoff),
@@ -165,21 +171,13 @@ static const MetricEntry entries[] = {
     HIST("late.preemption", HistPreempt),
     HIST("world.stopped", HistWorld),
     {"trace", MetricTrace, MetricPlain, 0, 0, 1, TRACEAT, 0},
+    {"kernelmode", MetricGauge, MetricPlain, 0, 0, 1, MODEAT, 0},
+    KERNEL("kernel.running", KernelRunning, MetricNs),
+    KERNEL("kernel.runqueue", KernelQueued, MetricNs),
+    KERNEL("kernel.slices", KernelSlices, MetricPlain),
 };
 
 /* --- what the system says --------------------------------------------------------------- */
-
-/* Follows links. False: there is none, or it can't be told. */
-static bool filestat(const char *path, struct statx *st)
-{
-	return sys5(SYS_statx, AT_FDCWD, (long)path, 0, STATX_BASIC_STATS, (long)st) == 0;
-}
-
-static uint64_t pidnamespace(void)
-{
-	struct statx st;
-	return filestat("/proc/self/ns/pid", &st) ? st.stx_ino : 0;
-}
 
 /* When the process was started, in the kernel's count; 0: there is no /proc. */
 static uint64_t starttime(void)
@@ -194,140 +192,6 @@ static uint64_t starttime(void)
 	for (; i > 0 && i < n && buf[i] >= '0' && buf[i] <= '9'; i++)
 		t = t * 10 + (uint64_t)(buf[i] - '0');
 	return t;
-}
-
-/* --- files of processes that are gone ----------------------------------------------------- */
-
-typedef struct Leftover {
-	char name[56];
-	int64_t found; /* since when it is known to be one */
-} Leftover;
-
-static bool isnumber(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-static bool ends(const char *s, size_t within)
-{
-	for (size_t i = 0; i < within; i++)
-		if (!s[i])
-			return true;
-	return false;
-}
-
-/* The process id in the name of a region of this user's; 0: it is none. */
-static int ownerof(const char *name, uint64_t user)
-{
-	static const char prefix[] = METRICS_PREFIX;
-	uint64_t n = 0, pid = 0;
-	if (!ends(name, sizeof((Leftover *)0)->name) || memcmp(name, prefix, sizeof prefix - 1))
-		return 0;
-	for (name += sizeof prefix - 1; isnumber(*name) && n < UINT32_MAX; name++)
-		n = n * 10 + (uint64_t)(*name - '0');
-	if (*name != '.' || n != user)
-		return 0;
-	for (name++; isnumber(*name) && pid < INT32_MAX; name++)
-		pid = pid * 10 + (uint64_t)(*name - '0');
-	return *name == '.' && pid <= INT32_MAX ? (int)pid : 0;
-}
-
-/* Is that the region of a process of this namespace? It has no process any more. */
-static bool leftover(const char *path, uint64_t pidns, int64_t *found)
-{
-	MetricsHeader h;
-	struct statx st;
-	long fd =
-	    sys4(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
-	if (fd < 0)
-		return false;
-	bool ours = sys4(SYS_pread64, fd, (long)&h, sizeof h, 0) == sizeof h &&
-		    memcmp(h.magic, METRICS_MAGIC, sizeof h.magic) == 0 && h.pidns == pidns;
-	if (ours && !h.noticed) { /* its time is now's from here on */
-		h.noticed = 1;
-		sys4(SYS_pwrite64, fd, (long)&h.noticed, sizeof h.noticed,
-		     offsetof(MetricsHeader, noticed));
-	}
-	ours = ours && filestat(path, &st);
-	*found = ours ? st.stx_mtime.tv_sec : 0;
-	sys1(SYS_close, fd);
-	return ours;
-}
-
-static char *pathof(char *buf, size_t size, const char *name)
-{
-	Text t = textin(buf, size);
-	textput(&t, METRICS_DIR "%s", name);
-	return textend(&t);
-}
-
-static void forget(const char *name)
-{
-	char path[80];
-	sys1(SYS_unlink, (long)pathof(path, sizeof path, name));
-}
-
-/* One more; of those that are too many or too old the oldest goes. */
-static int keep(Leftover *list, int n, const Leftover *one, int64_t now)
-{
-	if (one->found + KEEPTIME < now) {
-		forget(one->name);
-		return n;
-	}
-	if (n < KEPT) {
-		list[n++] = *one;
-		return n;
-	}
-	int oldest = 0;
-	for (int i = 1; i < n; i++)
-		if (list[i].found < list[oldest].found)
-			oldest = i;
-	if (one->found <= list[oldest].found) {
-		forget(one->name);
-	} else {
-		forget(list[oldest].name);
-		list[oldest] = *one;
-	}
-	return n;
-}
-
-static void sweep(void)
-{
-	struct {
-		uint64_t ino;
-		int64_t off;
-		uint16_t size;
-		uint8_t type;
-		char name[];
-	} * e; /* the kernel's linux_dirent64 */
-	char buf[4096] __attribute__((aligned(8)));
-	Leftover list[KEPT], one;
-	int n = 0;
-	int64_t now[2] = {0, 0};
-	uint64_t user = (uint64_t)sys0(SYS_geteuid), pidns = 0;
-	long got, dir = sys4(SYS_openat, AT_FDCWD, (long)METRICS_DIR,
-			     O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (dir < 0)
-		return;
-	sys2(SYS_clock_gettime, 0, (long)now);
-	while ((got = sys3(SYS_getdents64, dir, (long)buf, sizeof buf)) > 0) {
-		for (long at = 0; at < got; at += e->size) {
-			char path[80];
-			e = (void *)(buf + at);
-			int pid = ownerof(e->name, user);
-			if (!pid || sys2(SYS_kill, pid, 0) != -ESRCH)
-				continue;
-			if (!pidns && !(pidns = pidnamespace()))
-				break; /* it could be another namespace's process, and live */
-			if (!leftover(pathof(path, sizeof path, e->name), pidns, &one.found))
-				continue;
-			Text t = textin(one.name, sizeof one.name);
-			textput(&t, "%s", e->name);
-			textend(&t);
-			n = keep(list, n, &one, now[0]);
-		}
-	}
-	sys1(SYS_close, dir);
 }
 
 /* --- making it ------------------------------------------------------------------------- */
@@ -345,14 +209,14 @@ static void describe(MetricsHeader *h, const Region *r, uint64_t start)
 	memcpy(h->magic, METRICS_MAGIC, sizeof h->magic);
 	h->headersize = sizeof *h;
 	h->entrysize = sizeof entries[0];
-	h->nentries = nelem(entries);
+	h->nentries = nelem(entries) - (r->kernel ? 0 : KERNELENTRIES);
 	h->nshards = (uint32_t)r->nprocs + 1;
 	h->shardsize = (uint32_t)r->stride;
 	h->shards = r->shards;
 	h->size = r->size;
 	h->pid = (int32_t)sys0(SYS_getpid);
 	h->uid = (uint32_t)sys0(SYS_geteuid);
-	h->pidns = pidnamespace();
+	h->pidns = metricspidns();
 	h->start = start;
 	sys2(SYS_prctl, 16 /* PR_GET_NAME */, (long)h->name);
 	sys2(SYS_clock_gettime, 0 /* CLOCK_REALTIME */, (long)wall);
@@ -372,6 +236,11 @@ static void describe(MetricsHeader *h, const Region *r, uint64_t start)
 		    .rings = r->rings,
 		    .ringsize = r->ringsize,
 		};
+	if (r->kernel) {
+		MetricEntry *byname = (MetricEntry *)(h + 1) + BYNAME;
+		byname->unit = MetricNs;
+		*(uint64_t *)((char *)h + MODEAT) = 1;
+	}
 	/* Who reads a version finds the rest. */
 	__atomic_store_n(&h->version, METRICS_VERSION, __ATOMIC_RELEASE);
 }
@@ -451,29 +320,34 @@ static void mapregion(Region *r, uint64_t start)
 		r->header = mapshared(r);
 }
 
-void metricsinit(int32_t n)
+void metricsinit(int32_t n, bool kernel)
 {
 	uint64_t start = starttime();
+	/* Who is interrupted in a child of fork by what makes another goes on with the old one. */
+	if (kernel)
+		metricsforget();
 	Region r = {.nprocs = n,
+		    .kernel = kernel,
 		    .names = NAMESAT,
 		    .shards = pages(HEADSAT + (uint64_t)(n + 1) * sizeof(TraceHead)),
 		    .stride = pages(sizeof(Shard)),
-		    .ringsize = TraceRingEvents * sizeof(TraceEvent)};
+		    .ringsize = kernel ? 0 : TraceRingEvents * sizeof(TraceEvent)};
 	r.locks = r.shards + r.stride * (uint64_t)(n + 1);
 	r.modules = r.locks + LockRecords * sizeof(LockRecord);
 	r.size = r.locks + TABLES * (uint64_t)PAGE;
-	r.rings = r.size;
-	r.whole = r.rings + r.ringsize * (uint64_t)(n + 1);
-	sweep();
+	r.rings = kernel ? 0 : r.size; /* of what kernel threads do there are none */
+	r.whole = r.size + r.ringsize * (uint64_t)(n + 1);
+	metricssweep();
 	mapregion(&r, start);
-	if (!r.header) {
+	if (!r.header && r.rings) {
 		r.whole = r.size;
 		r.rings = 0;
 		mapregion(&r, start);
 	}
 	if (!r.header)
 		return;
-	sys3(SYS_madvise, (long)r.header, (long)r.whole, MADV_DONTFORK);
+	if (!kernel) /* else what it interrupted may still write there in the child of a signal handler */
+		sys3(SYS_madvise, (long)r.header, (long)r.whole, MADV_DONTFORK);
 	describe(r.header, &r, start);
 	region = r;
 	metricsmeter(&nobodys, n);
@@ -540,11 +414,21 @@ static void complete(Meter *m)
 		atomic_store(got ? &m->have[i] : &m->refused[i], ~0ull);
 }
 
-void metricscomplete(void)
+void metricscompleteall(Meter *m, uint32_t n)
 {
 	if (!region.header || region.complete)
 		return;
 	region.complete = true; /* nobody asks for more */
+	complete(&nobodys);
+	for (uint32_t i = 0; i < n; i++)
+		complete(&m[i]);
+}
+
+void metricscomplete(void)
+{
+	if (!region.header || region.complete)
+		return;
+	region.complete = true;
 	if (populate((char *)region.header + region.locks, TABLES * (size_t)PAGE))
 		lockstatinit(NULL, NULL);
 	complete(&nobodys);
@@ -579,14 +463,19 @@ static uint8_t slotof(const char *name)
 	return Others;
 }
 
-void gname(G *gp, const char *name)
+uint8_t metricsnameslot(const char *name)
 {
 	char whole[METRICSNAME] = "";
 	for (int i = 0; i < METRICSNAME - 1 && name[i]; i++)
 		whole[i] = name[i];
+	return region.header ? slotof(whole) : 0;
+}
+
+void gname(G *gp, const char *name)
+{
 	Section s = sectionenter();
 	if (region.header)
-		gp->nameslot = slotof(whole);
+		gp->nameslot = metricsnameslot(name);
 	sectionleave(s);
 }
 
@@ -649,16 +538,21 @@ void metricsend(void)
 		sys1(SYS_unlink, (long)region.path);
 }
 
-/* The mapping did not come along, or is the parent's. */
-void metricsforkchild(void)
+static void metricsforget(void)
 {
-	if (region.header)
-		sys2(SYS_munmap, (long)region.header, (long)region.whole);
-	traceforkchild();
 	region = (Region){0};
 	memset(tablepages, 0, sizeof tablepages);
 	lockstatforkchild();
 	memset(slots, 0, sizeof slots);
 	memset(taken, 0, sizeof taken);
 	nobodys = (Meter)SPARE;
+}
+
+/* The mapping did not come along, or is the parent's. */
+void metricsforkchild(void)
+{
+	if (region.header)
+		sys2(SYS_munmap, (long)region.header, (long)region.whole);
+	traceforkchild();
+	metricsforget();
 }

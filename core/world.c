@@ -146,7 +146,7 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	if (!block)
 		return -ENOMEM;
 	ticksstart();
-	metricsinit(n);
+	metricsinit(n, false);
 	lock(&sched.lock);
 	procresize(n);
 	for (int32_t i = n - 1; i > 0; i--)

@@ -62,6 +62,11 @@ static void bad(void)
 	    {"GOSHIM", "slice=99999999999999999999"},
 	    {"GOSHIM", "slice=-1"},
 	    {"GOSHIM", "storm,bogus,storm"},
+	    {"GOSHIM", "mode"},
+	    {"GOSHIM", "mode=native"},
+	    {"GOSHIM", "mode=kernels"},
+	    {"GOSHIM", "mode=kernel,mode="},
+	    {"GOSHIM", "mode=kernel,bogus"},
 	    {"GOSHIM", "deadlock"},
 	    {"GOSHIM", "deadlock=1"},
 	    {"GOSHIM", "deadlock=aborts"},
@@ -76,7 +81,7 @@ static void bad(void)
 
 	for (unsigned i = 0; i < COUNT(values); i++) {
 		int n = lines(values[i].name, values[i].value);
-		if (n != under_shim())
+		if (n != preloaded())
 			FAIL("%s=%s: %d lines", values[i].name, values[i].value, n);
 	}
 }
@@ -88,14 +93,14 @@ static void long_ones(void)
 	for (int n = 20; n < (int)sizeof text; n = n * 5 / 4) {
 		memset(text, '1', n);
 		text[n] = '\0';
-		CHECK_EQ(lines("GOSHIM", text), under_shim());
-		CHECK_EQ(lines("GOMAXPROCS", text), under_shim());
+		CHECK_EQ(lines("GOSHIM", text), preloaded());
+		CHECK_EQ(lines("GOMAXPROCS", text), preloaded());
 	}
 	/* Too long, though each of them is right. */
 	text[0] = '\0';
 	for (int i = 0; i < 300; i++)
 		strcat(text, "storm,");
-	CHECK_EQ(lines("GOSHIM", text), under_shim());
+	CHECK_EQ(lines("GOSHIM", text), preloaded());
 }
 
 static void good(void)
@@ -104,6 +109,9 @@ static void good(void)
 					     ",,",
 					     "storm",
 					     "storm=0",
+					     "mode=kernel",
+					     "mode=goroutines",
+					     "mode=kernel,metrics=remove",
 					     "slice=100",
 					     "maxthreads=8",
 					     "sysmon=100",

@@ -212,7 +212,7 @@ static void write_barrier(void)
 {
 	pthread_t t[THREADS];
 
-	heap = pages(PAGES, PROT_READ | PROT_WRITE);
+	heap = pages(PAGES, PROT_READ); /* they may be done before the collector's first cycle */
 	on(SIGSEGV, barrier, SA_RESTART);
 	mutators = THREADS;
 	for (intptr_t i = 0; i < THREADS; i++)

@@ -57,11 +57,22 @@ struct test_case {
 static int test_failures;
 static const char *test_skipped;
 
-static inline int under_shim(void)
+static inline int in_mode(const char *which)
 {
 	const char *mode = getenv("GOSHIM_TEST_MODE");
 
-	return mode && strcmp(mode, "plain") != 0;
+	return mode && strcmp(mode, which) == 0;
+}
+
+static inline int preloaded(void)
+{
+	return getenv("GOSHIM_TEST_MODE") && !in_mode("plain");
+}
+
+/* Are threads goroutines? */
+static inline int under_shim(void)
+{
+	return preloaded() && !in_mode("kernel");
 }
 
 /* A count for plain glibc (where a thread is a kernel thread) and one for goroutines. */

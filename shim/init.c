@@ -100,6 +100,12 @@ static void setdeadlock(int64_t v)
 	debug.deadlock = (Deadlock)v;
 }
 
+/* Decided before any code of the program ran (real.c). */
+static void setmode(int64_t v)
+{
+	(void)v;
+}
+
 static void setmetrics(int64_t v)
 {
 	debug.metricskeep = v != 0;
@@ -236,7 +242,7 @@ void rtsettings(void)
 {
 	const char *s = envgoshim;
 	if (s && envtoolong) {
-		warn("GOSHIM: ignored; allowed: up to 1023 characters");
+		warn("GOSHIM: ignored; allowed: up to %d characters", (int64_t)MAXSETTINGS);
 		s = NULL;
 	}
 	while (s && *s) {
@@ -276,7 +282,7 @@ static bool copyenv(char *buf, size_t size, const char *s)
 
 void parsesettings(char **envp)
 {
-	static char goshim[1024], gomaxprocs[32], gotraceback[32];
+	static char goshim[MAXSETTINGS + 1], gomaxprocs[32], gotraceback[32];
 	for (; envp && *envp; envp++) {
 		if (!strncmp(*envp, "GOSHIM=", 7)) {
 			envgoshim = goshim;
@@ -322,6 +328,21 @@ SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char 
 	return real.__libc_start_main(wrappedmain, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
+static int libcsclock(int clock, void *ts)
+{
+	return real.clock_gettime(clock, ts);
+}
+
+/* Kernel mode: main is libc's to call. */
+TIMED(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char **argv,
+      int (*init)(int, char **, char **), void (*fini)(void), void (*rtld_fini)(void),
+      void *stack_end)
+{
+	parsesettings(argv + argc + 1);
+	host.clock_gettime = libcsclock;
+	return real.__libc_start_main(main, argc, argv, init, fini, rtld_fini, stack_end);
+}
+
 /*
  * musl's loader reads LD_PRELOAD, too, and would die of the glibc symbols that we need. But it takes an
  * object that defines both __libc_start_main and stdin for a second libc, and uses its own instead: so
@@ -329,11 +350,13 @@ SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char 
  */
 extern char _IO_2_1_stdin_[];
 shim_exported void *shim_stdin = _IO_2_1_stdin_;
-EXPORT(stdin);
+__asm__(".symver shim_stdin, stdin@@GOSHIM");
 
 /* At exit() and return from main. */
 __attribute__((destructor)) static void atend(void)
 {
+	if (kernelmode)
+		timedend();
 	if (!schedstarted())
 		return;
 	if (debug.exitstats)

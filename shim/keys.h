@@ -10,13 +10,18 @@
 
 #include <stddef.h>
 
+enum { MAXSETTINGS = 1023 }; /* characters of GOSHIM that are obeyed */
+
 /* In the order of Deadlock in core/settings.h. */
 static const char *const deadlockwords[] = {"report", "abort", "off", NULL};
 static const char *const metricswords[] = {"remove", "keep", NULL};
+static const char *const modewords[] = {"goroutines", "kernel", NULL};
 #define NOWORDS NULL
 
 /* clang-format off */
 #define SETTINGS(S) \
+	S(mode, 0, 0, modewords, "goroutines or kernel", \
+	  "WHAT", "threads are: goroutines, or kernel, which only counts") \
 	S(schedtrace, 1, 3600000, NOWORDS, "ms between lines, 1 to 3600000", \
 	  "MS", "a line on the scheduler's state every MS milliseconds") \
 	S(scheddetail, 0, 1, NOWORDS, "0 or 1", \

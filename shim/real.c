@@ -14,7 +14,13 @@
  * us, single-threaded, all objects mapped and libc relocated before us. The loader
  * does indirect relocations last, but may come to the PLT's later still: this file
  * calls other objects through the GOT only (-fno-plt).
+ *
+ * There, too, is decided what the exported functions are. Each is a jump by a table (entries): to the shim's functions,
+ * or, with GOSHIM=mode=kernel, to libc's own and those of ours that time them. It can't change later, since
+ * a lock of one is none of the other's; and a test in each function would be as dear and could be forgotten. The table is
+ * read-only once the loader has relocated us.
  */
+#include "keys.h"
 #include "shim.h"
 
 #include <stddef.h>
@@ -25,6 +31,8 @@ static const struct Row {
 	const char *name, *version;
 	size_t offset;
 	bool optional;
+	int entry;   /* of what is exported; -1: it is not */
+	void *timed; /* its function in kernel mode; NULL: libc's own */
 } rows[] = {
 #include "symbols.inc"
 };
@@ -199,6 +207,7 @@ void *firstdefinition(const char *name)
 int (*realsigsetjmp)(struct __jmp_buf_tag *, int);
 int (*realgetcontext)(ucontext_t *);
 int (*realswapcontext)(ucontext_t *, const ucontext_t *);
+long (*realsyscall)(long, ...);
 
 bool realinit(void)
 {
@@ -218,6 +227,7 @@ bool realinit(void)
 	realsigsetjmp = real.__sigsetjmp;
 	realgetcontext = real.getcontext;
 	realswapcontext = real.swapcontext;
+	realsyscall = real.syscall;
 	missing = lack;
 	return lack == NULL;
 }
@@ -227,13 +237,84 @@ const char *realmissing(void)
 	return missing;
 }
 
+/* --- kernel mode -------------------------------------------------------------------------- */
+
+bool kernelmode;
+
+/* Is s, up to a comma or its end, this word? */
+static bool isitem(const char *s, const char *word)
+{
+	while (*s && *s == *word) {
+		s++;
+		word++;
+	}
+	return !*word && (!*s || *s == ',');
+}
+
+/* The last word on it counts, as with all settings. */
+static bool askskernelmode(const char *goshim)
+{
+	bool asks = false;
+	size_t n = 0;
+	while (goshim[n])
+		n++;
+	if (n > MAXSETTINGS)
+		return false;
+	for (const char *s = goshim; *s; s++) {
+		if (s != goshim && s[-1] != ',')
+			continue;
+		if (isitem(s, "mode=kernel"))
+			asks = true;
+		else if (isitem(s, "mode=goroutines"))
+			asks = false;
+	}
+	return asks;
+}
+
+/* The environment as the program was given it: no code of the program has run. */
+static const char *environment(const char *name)
+{
+	uintptr_t *end = libcsym("__libc_stack_end", NULL);
+	if (!end || !*end)
+		return NULL;
+	long argc = *(long *)*end;
+	for (char **e = (char **)*end + 1 + argc + 1; *e; e++) {
+		const char *s = *e, *n = name;
+		while (*n && *s == *n) {
+			s++;
+			n++;
+		}
+		if (!*n && *s == '=')
+			return s + 1;
+	}
+	return NULL;
+}
+
+/* symbols.def's functions, each behind an exported jump; on goroutines they are the shim's. */
+extern void *entries[] shim_hidden;
+
+static void bindkernelmode(void)
+{
+	for (size_t i = 0; i < nelem(rows); i++) {
+		void *p =
+		    rows[i].timed ? rows[i].timed : *(void **)((char *)&real + rows[i].offset);
+		if (p && rows[i].entry >= 0)
+			entries[rows[i].entry] = p;
+	}
+}
+
 static void nothing(void)
 {
 }
 
 __attribute__((used)) static void (*atrelocation(void))(void)
 {
-	realinit();
+	const char *goshim;
+	if (realinit() && (goshim = environment("GOSHIM"))) {
+		kernelmode = askskernelmode(goshim);
+		if (kernelmode)
+			bindkernelmode();
+	}
 	return nothing;
 }
 

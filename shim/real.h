@@ -7,7 +7,7 @@
  * before any constructor of any library has run.
  *
  * The rows of symbols.def make `struct Real`, the declarations of shim_*
- * and the EXPORT_* directives; its head says how a symbol is added.
+ * and what is exported; its head says how a symbol is added.
  */
 #ifndef GOSHIM_REAL_H
 #define GOSHIM_REAL_H
@@ -109,15 +109,17 @@ extern int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
 extern int __open_2(const char *path, int flags);
 extern int __openat_2(int dir, const char *path, int flags);
 
-/* struct Real and its one instance, `real`; shim_NAME; EXPORT_NAME. */
+/* struct Real and its one instance, `real`; shim_NAME, timed_NAME. */
+/* (Exported for its name, and never another object's.) */
+#define SHIMMED __attribute__((visibility("protected")))
 #include "symbols.h"
 
-/* Defines and exports the function that takes NAME's place. */
-#define SHIM(ret, name, ...) \
-	EXPORT(name);        \
-	ret shim_##name(__VA_ARGS__)
-/* The export alone, for functions defined in assembler. */
-#define EXPORT(name) EXPORT_##name
+/* Defines the function that takes NAME's place: on goroutines, in kernel mode. */
+#define SHIM(ret, name, ...) ret shim_##name(__VA_ARGS__)
+#define TIMED(ret, name, ...) ret timed_##name(__VA_ARGS__)
+
+/* GOSHIM=mode=kernel: threads stay kernel threads, and nothing but `real` and TIMED functions is called. */
+extern bool kernelmode;
 
 /*
  * Fills `real`. Has been called when any code of ours runs; again is
@@ -129,6 +131,7 @@ bool realinit(void);
 extern int (*realsigsetjmp)(struct __jmp_buf_tag *, int);
 extern int (*realgetcontext)(ucontext_t *);
 extern int (*realswapcontext)(ucontext_t *, const ucontext_t *);
+extern long (*realsyscall)(long, ...);
 const char *realmissing(void);
 
 /*

@@ -286,6 +286,8 @@ void nameof(uint64_t address, bool data, Name *name)
 		return;
 	snprintf(name->text, sizeof name->text, "%s", m->strings + e->name);
 	name->offset = name->address - e->address;
-	/* Without its version; ours without what the compiler has added. */
+	/* Without its version; ours by the name of what is called, without what the compiler has added. */
 	name->text[1 + strcspn(name->text + 1, name->own ? "@." : "@")] = 0;
+	if (name->own && !strncmp(name->text, "shim_", 5))
+		memmove(name->text, name->text + 5, strlen(name->text + 5) + 1);
 }

@@ -20,8 +20,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAXSETTINGS = 1023 /* what the library reads of GOSHIM */ };
-
 extern char **environ;
 
 static const struct Key {

@@ -113,6 +113,12 @@ static void rows(const Metrics *m, const char *what, bool scheduler)
 			printf("\n%-20s %10s %9s %9s %9s %9s %9s %9s %9s\n", what, "count", "total",
 			       "mean", "p50", "p90", "p99", "p99.9", "max");
 		head = true;
+		if (x->bare) {
+			printf("%-20s %10llu %9s %9s\n", title(x->name),
+			       (unsigned long long)x->total, duration((double)x->value),
+			       duration(mean(x)));
+			continue;
+		}
 		printf("%-20s %10llu %9s %9s %9s %9s %9s %9s %9s\n", title(x->name),
 		       (unsigned long long)x->total, duration((double)x->value), duration(mean(x)),
 		       duration(metricquantile(m, x, 0.5)), duration(metricquantile(m, x, 0.9)),
@@ -145,7 +151,40 @@ static void names(const Metrics *m)
 	}
 }
 
-static void table(const Metrics *m, double elapsed, bool interval)
+/* What goroutines, or threads, wait for now. */
+static void waitingnow(const Metrics *m)
+{
+	for (int i = 0, n = 0; i < m->nmetrics; i++)
+		if (waiting(m, &m->metric[i]))
+			printf("%s%llu %s", n++ ? ", " : ": ",
+			       (unsigned long long)waiting(m, &m->metric[i]),
+			       m->metric[i].name + strlen("wait."));
+	putchar('\n');
+}
+
+/* Kernel mode has threads, of which is known that they are, and what they wait for. */
+static void kerneltable(const Metrics *m, double elapsed, bool interval)
+{
+	const MetricsHeader *h = &m->header;
+	uint64_t wait = 0;
+	for (int i = 0; i < m->nmetrics; i++)
+		wait += waiting(m, &m->metric[i]);
+	if (interval) {
+		printf("--- %s\n", duration(elapsed * 1e9));
+	} else {
+		printf("%s, process %d, %s%s: mode kernel\n", h->name, h->pid,
+		       h->state == MetricsEnded ? "ended after " : "for ", duration(elapsed * 1e9));
+		printf("threads: %lld now: %llu waiting", (long long)metricstatus(m, RUNNING),
+		       (unsigned long long)wait);
+		waitingnow(m);
+	}
+	printf("%llu created, %llu ended\n", (unsigned long long)metricmoves(m, DEAD, -1),
+	       (unsigned long long)metricmoves(m, -1, DEAD));
+	rows(m, "threads' time", false);
+	rows(m, "timers", true);
+}
+
+static void goroutinestable(const Metrics *m, double elapsed, bool interval)
 {
 	const MetricsHeader *h = &m->header;
 	int64_t alive = 0;
@@ -164,12 +203,7 @@ static void table(const Metrics *m, double elapsed, bool interval)
 			printf("%s %lld %s", i ? "," : ":",
 			       (long long)metricstatus(m, states[i].status),
 			       states[i].status == SYSCALL ? "in system calls" : states[i].name);
-		for (int i = 0, n = 0; i < m->nmetrics; i++)
-			if (waiting(m, &m->metric[i]))
-				printf("%s%llu %s", n++ ? ", " : ": ",
-				       (unsigned long long)waiting(m, &m->metric[i]),
-				       m->metric[i].name + strlen("wait."));
-		putchar('\n');
+		waitingnow(m);
 	}
 	for (int i = 0; i < NCOUNTERS; i++) {
 		uint64_t n = metricmoves(m, counters[i].from, counters[i].to);
@@ -185,6 +219,11 @@ static void table(const Metrics *m, double elapsed, bool interval)
 	putchar('\n');
 	rows(m, "goroutines' time", false);
 	rows(m, "the scheduler", true);
+}
+
+static void table(const Metrics *m, double elapsed, bool interval)
+{
+	(metricskernel(m) ? kerneltable : goroutinestable)(m, elapsed, interval);
 	names(m);
 	requeststable(m);
 	const Metric *lost = metricnamed(m, "lost");
@@ -257,9 +296,10 @@ static void json(const MetricsSource *s, const Metrics *m, double elapsed)
 	static const double parts[] = {0.5, 0.9, 0.99, 0.999};
 	static const char *const names[] = {"p50", "p90", "p99", "p99_9"};
 	printf(
-	    "{\"version\":%u,\"pid\":%d,\"name\":\"%s\",\"ended\":%s,\"seconds\":%.6f,\"lost\":%llu,"
+	    "{\"version\":%u,\"mode\":\"%s\",\"pid\":%d,\"name\":\"%s\",\"ended\":%s,\"seconds\":%.6f,\"lost\":%llu,"
 	    "\"gomaxprocs\":%llu,\"threads\":%llu,\"goroutines\":{",
-	    h->version, h->pid, h->name, h->state == MetricsEnded ? "true" : "false", elapsed,
+	    h->version, metricskernel(m) ? "kernel" : "goroutines", h->pid, h->name,
+	    h->state == MetricsEnded ? "true" : "false", elapsed,
 	    (unsigned long long)gauge(m, "lost"), (unsigned long long)gauge(m, "gomaxprocs"),
 	    (unsigned long long)gauge(m, "threads"));
 	for (int i = 0; i < NSTATES; i++)
@@ -296,9 +336,11 @@ static void json(const MetricsSource *s, const Metrics *m, double elapsed)
 		printf("%s\"%s\":{\"count\":%llu,\"sum_ns\":%llu,\"mean_ns\":%.1f", n++ ? "," : "",
 		       x->name, (unsigned long long)x->total, (unsigned long long)x->value,
 		       mean(x));
-		for (int k = 0; k < 4; k++)
+		for (int k = 0; k < 4 && !x->bare; k++)
 			printf(",\"%s_ns\":%.0f", names[k], metricquantile(m, x, parts[k]));
-		printf(",\"max_ns\":%.0f,\"buckets\":[", metricmax(m, x));
+		if (!x->bare)
+			printf(",\"max_ns\":%.0f", metricmax(m, x));
+		printf(",\"buckets\":[");
 		for (uint32_t k = 0, some = 0; k < x->nwords; k++)
 			if (x->words[k])
 				printf("%s[%.1f,%.1f,%llu]", some++ ? "," : "", metriclow(m, x, k),

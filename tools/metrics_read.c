@@ -281,7 +281,7 @@ void metricsdiff(Metrics *now, const Metrics *before)
 		    y->nwords != x->nwords)
 			continue;
 		x->value = atleast0(x->value, y->value);
-		x->total = 0;
+		x->total = x->bare ? atleast0(x->total, y->total) : 0;
 		for (uint32_t k = 0; k < x->nwords; k++) {
 			x->words[k] = atleast0(x->words[k], y->words[k]);
 			x->total += x->words[k];
@@ -383,6 +383,38 @@ static long statusnumber(int pid, const char *name)
 	return v;
 }
 
+/* Its number in its own namespace: the last of a line of them. */
+static long ownnumber(int pid)
+{
+	char path[64], line[256];
+	long v = -1;
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	FILE *f = fopen(path, "re");
+	while (f && fgets(line, sizeof line, f)) {
+		char *p = line + strlen(line);
+		if (strncmp(line, "NSpid:", 6))
+			continue;
+		while (p > line && !(p[-1] == '\t' && p[0] >= '0' && p[0] <= '9'))
+			p--;
+		v = strtol(p, NULL, 10);
+	}
+	if (f)
+		fclose(f);
+	return v;
+}
+
+/* Is the region that was opened that process's, not of the one that forked it? */
+static bool itsown(MetricsSource *s)
+{
+	MetricsHeader h;
+	long pid = ownnumber(s->pid);
+	if (pread(s->fd, &h, sizeof h, (off_t)s->offset) != sizeof h || pid < 0 || h.pid == pid)
+		return true;
+	close(s->fd);
+	*s = (MetricsSource){.pid = s->pid, .fd = -1};
+	return false;
+}
+
 /* The file that is mapped, by one of the ways to it. */
 static bool openmapped(MetricsSource *s, const char *path, unsigned long device,
 		       unsigned long inode)
@@ -451,13 +483,14 @@ static enum Found lookinmaps(MetricsSource *s)
 		if (rights[3] != 's')
 			continue;
 		char *gone = strstr(name, " (deleted)");
-		if (!strcmp(name, "/dev/zero (deleted)") ? openmemory(s, lo) : false)
+		if (!strcmp(name, "/dev/zero (deleted)") && openmemory(s, lo) && itsown(s))
 			found = Found;
 		else if (strstr(name, "/" METRICS_PREFIX)) {
 			if (gone)
 				*gone = 0;
-			if ((!gone && openmapped(s, name, makedev(major, minor), inode)) ||
-			    openmemory(s, lo))
+			if (((!gone && openmapped(s, name, makedev(major, minor), inode)) ||
+			     openmemory(s, lo)) &&
+			    itsown(s))
 				found = Found;
 		}
 	}
@@ -574,7 +607,7 @@ bool metricsalive(const MetricsSource *s)
 	return state != 'X' && state != 'Z';
 }
 
-bool metricsread(MetricsSource *s, Metrics *m, char *why)
+static bool readonce(MetricsSource *s, Metrics *m, char *why)
 {
 	MetricsHeader h;
 	char reason[WhySize];
@@ -602,5 +635,41 @@ bool metricsread(MetricsSource *s, Metrics *m, char *why)
 	}
 	if (m->header.state == MetricsRuns && metricsalive(s))
 		m->atns = monotonic();
+	return true;
+}
+
+/* How many of its threads have not ended, by the region. */
+static int64_t living(const Metrics *m)
+{
+	enum { RUNNING = 2 };
+	return metricstatus(m, RUNNING);
+}
+
+bool metricsread(MetricsSource *s, Metrics *m, char *why)
+{
+	LiveThread *list = NULL;
+	int n = 0;
+	if (!readonce(s, m, why))
+		return false;
+	if (!metricskernel(m))
+		return true;
+	/* A thread that ends is in the region, then no more in /proc: as long as there are as many here as there, none
+	 * is in both or in none. Some may be of nobody that we know: then, the last of a few readings. */
+	for (int tries = 0; tries < 10 && m->header.state == MetricsRuns && metricsalive(s);
+	     tries++) {
+		uint64_t ended = metricmoves(m, 2, -1);
+		metricsfree(m);
+		free(list);
+		n = livethreads(s->pid, &list);
+		if (!readonce(s, m, why)) {
+			free(list);
+			return false;
+		}
+		if (ended == metricmoves(m, 2, -1) && living(m) == n)
+			break;
+		usleep(1000);
+	}
+	metricsaddlive(m, list, n);
+	free(list);
 	return true;
 }

@@ -21,6 +21,7 @@ typedef struct Metric {
 	unsigned subbits;
 	uint64_t value; /* of a counter or gauge; of a histogram the sum of what it counts, in ns */
 	uint64_t total; /* of a histogram: how many values */
+	bool bare;      /* ... and which ones is not known */
 	uint32_t nwords; /* buckets; cells of a square; of names; of figures by name, in ns */
 	uint64_t *words;
 } Metric;
@@ -59,6 +60,15 @@ void metricsfree(Metrics *m);
 Metrics metricscopy(const Metrics *m);
 /* What has happened between two readings, in `now`. */
 void metricsdiff(Metrics *now, const Metrics *before);
+
+/* metrics_live.c: kernel mode; ns on a CPU, ns in its queue, how often it got one. */
+typedef struct LiveThread {
+	uint64_t n[3];
+	char name[METRICSNAME + 1];
+} LiveThread;
+bool metricskernel(const Metrics *m);
+int livethreads(int pid, LiveThread **list);
+void metricsaddlive(Metrics *m, const LiveThread *list, int n);
 
 const Metric *metricnamed(const Metrics *m, const char *name);
 /* Goroutines that have status `status`. How often they went from one to the other, any if < 0. */

@@ -21,6 +21,7 @@ static sem_t sem;
 static pthread_barrier_t barrier;
 static int rounds = 20;
 static long waits, waited; /* under m, or of main */
+static long computed, lived;
 
 static long now(void)
 {
@@ -173,6 +174,7 @@ static void *firstwait(void *arg)
 static void all(int n, void *(*fn)(void *))
 {
 	pthread_t *t = calloc((size_t)n, sizeof *t);
+	long begin = now();
 	if (fn == queues)
 		join(spawn(firstwait, NULL));
 	for (int i = 0; i < n; i++) {
@@ -195,12 +197,31 @@ static void all(int n, void *(*fn)(void *))
 		pthread_join(t[i], NULL);
 		if (rounds == 1)
 			count(since);
+		lived += now() - begin; /* at most */
 	}
 }
 
 static void *spins(void *arg)
 {
 	spin(100000000);
+	return arg;
+}
+
+/* What the kernel says of a thread that is about to end. */
+static void *queued(void *arg)
+{
+	struct timespec ts;
+	char text[100] = "";
+	unsigned long cpu = 0, queue = 0;
+	spin(100000000);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	int fd = open("/proc/thread-self/schedstat", O_RDONLY);
+	CHECK(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
+	close(fd);
+	CHECK(sscanf(text, "%lu %lu", &cpu, &queue) == 2);
+	__atomic_fetch_add(&waited, (long)queue, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&computed, (long)cpu, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&waits, 1, __ATOMIC_RELAXED);
 	return arg;
 }
 
@@ -250,9 +271,9 @@ static void nopopulate(void)
 static const struct {
 	const char *name;
 	void *(*fn)(void *);
-} works[] = {{"sleeps", sleeps}, {"rwlocks", readslocked}, {"sems", posts},  {"barriers", meets},
-	     {"queues", queues}, {"parked", parked},       {"spins", spins}, {"reads", reads},
-	     {"names", isnamed}, {"joins", once}};
+} works[] = {{"sleeps", sleeps}, {"rwlocks", readslocked}, {"sems", posts},   {"barriers", meets},
+	     {"queues", queues}, {"parked", parked},       {"spins", spins},  {"reads", reads},
+	     {"names", isnamed}, {"joins", once},          {"queued", queued}};
 
 int main(int argc, char **argv)
 {
@@ -297,7 +318,7 @@ int main(int argc, char **argv)
 		}
 		printf("%d\n", child);
 	} else {
-		printf("%ld %ld\n", waits, waited);
+		printf("%ld %ld %ld %ld\n", waits, waited, computed, lived);
 	}
 	fflush(stdout);
 	char buf;

@@ -1,8 +1,5 @@
 /*
  * entry.S - functions of the shim that return twice, or run on another stack.
- *
- * Exports are named here, since .symver wants the definition in its own file;
- * the rows of symbols.def check them.
  */
 #include "offsets.h"
 
@@ -50,8 +47,23 @@ shim_vfork:
 	ret
 	.cfi_endproc
 	.size shim_vfork, .-shim_vfork
-	.symver shim_vfork, vfork@@GLIBC_2.2.5
-	.symver shim_vfork, __vfork@@GLIBC_2.2.5
+
+/* long syscall(long nr, ...) in kernel mode (shim/timed.c). */
+	.globl timed_syscall
+	.hidden timed_syscall
+	.type timed_syscall, @function
+timed_syscall:
+	.cfi_startproc
+	cmpq $202, %rdi		/* futex */
+	je timedfutex
+	cmpq $317, %rdi		/* seccomp */
+	je timedseccomp
+	cmpq $157, %rdi		/* prctl */
+	je timedprctl
+	movq realsyscall(%rip), %rax
+	jmp *%rax
+	.cfi_endproc
+	.size timed_syscall, .-timed_syscall
 
 /* void callonstack(fn, sig, info, uc, sp): fn(sig, info, uc) on the stack that ends at sp. */
 	.globl callonstack
@@ -160,7 +172,6 @@ shim___sigsetjmp:
 	ret
 	.cfi_endproc
 	.size shim___sigsetjmp, .-shim___sigsetjmp
-	.symver shim___sigsetjmp, __sigsetjmp@@GLIBC_2.2.5
 
 /* The other names: _setjmp saves no mask and is libc's; setjmp saves it. */
 	.globl shim_setjmp
@@ -169,7 +180,6 @@ shim_setjmp:
 	movl $1, %esi
 	jmp shim___sigsetjmp
 	.size shim_setjmp, .-shim_setjmp
-	.symver shim_setjmp, setjmp@@GLIBC_2.2.5
 
 /*
  * int getcontext(ucontext_t *uc), int swapcontext(ucontext_t *old, const ucontext_t *uc): the mask that a
@@ -219,7 +229,6 @@ shim_getcontext:
 	ret
 	.cfi_endproc
 	.size shim_getcontext, .-shim_getcontext
-	.symver shim_getcontext, getcontext@@GLIBC_2.2.5
 
 	.globl shim_swapcontext
 	.type shim_swapcontext, @function
@@ -242,7 +251,6 @@ shim_swapcontext:
 	ud2
 	.cfi_endproc
 	.size shim_swapcontext, .-shim_swapcontext
-	.symver shim_swapcontext, swapcontext@@GLIBC_2.2.5
 
 /* void loadcontext(const ucontext_t *uc): what libc's setcontext does once the mask is set. */
 	.globl loadcontext
