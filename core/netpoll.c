@@ -300,8 +300,10 @@ G *netpoll(int64_t delay, int32_t *n)
 		*n = list.n;
 		return list.head;
 	}
-	if (delay == 0 && getg() != NULL)
+	if (delay == 0 && getg() != NULL) {
 		atomic_store_explicit(&sched.polledat, nanotime(), memory_order_relaxed);
+		atomic_store_explicit(&sched.polledticks, ticksnow(), memory_order_relaxed);
+	}
 	/* Who did not sleep may have come late. */
 	uint64_t when = got > 0 ? (ticksnow() & ~1ull) | (delay == 0) : 0;
 	for (long i = 0; i < got; i++) {

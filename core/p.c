@@ -188,7 +188,7 @@ void globrunqputwoken_locked(G *head, G *tail, int32_t n)
 	G *before = sched.runqwoken;
 	if (unlikely(n <= 0))
 		throw("globrunqputwoken: bad count");
-	if (sched.nwoken >= CROWD) {
+	if (sched.runqsize >= CROWD) {
 		globrunqputbatch_locked(head, tail, n);
 		return;
 	}

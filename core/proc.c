@@ -277,9 +277,7 @@ static P *checkrunqsnop(void)
 	return NULL;
 }
 
-/* Readies a list of parked goroutines whose wakes were claimed. Callable with
- * or without a P. */
-void injectglist(G *list, int32_t n)
+static void readylist(G *list, int32_t n, bool woken)
 {
 	if (!list)
 		return;
@@ -288,12 +286,11 @@ void injectglist(G *list, int32_t n)
 		casgstatus(gp, Gwaiting, Grunnable);
 		tail = gp;
 	}
-	G *me = getg();
 	lock(&sched.lock);
-	if (me && getp(me->m)) /* it comes to them soon */
-		globrunqputbatch_locked(list, tail, n);
-	else
+	if (woken)
 		globrunqputwoken_locked(list, tail, n);
+	else
+		globrunqputbatch_locked(list, tail, n);
 	unlock(&sched.lock);
 	/* As many Ms as there are idle Ps for them. */
 	for (int32_t i = 0; i < n; i++) {
@@ -303,6 +300,14 @@ void injectglist(G *list, int32_t n)
 		}
 		startm(NULL, false);
 	}
+}
+
+/* Readies a list of parked goroutines whose wakes were claimed. Callable with
+ * or without a P. */
+void injectglist(G *list, int32_t n)
+{
+	G *me = getg();
+	readylist(list, n, !me || !getp(me->m)); /* who has a P comes to them soon */
 }
 
 /* The first of a netpoll list to run here, the rest readied. */
@@ -332,6 +337,26 @@ static void endslice(P *pp) NEEDS_P
 	unlock(&sched.lock);
 }
 
+/*
+ * Where there is always somebody in line no M would get to ask the network, and sysmon, which would be woken
+ * by each event, would need a CPU for it.
+ */
+static bool polldue(P *pp)
+{
+	uint64_t minrun = atomic_load_explicit(&sched.minrun, memory_order_relaxed);
+	int64_t ago = (int64_t)(atomic_load_explicit(&pp->runstart, memory_order_relaxed) -
+				atomic_load_explicit(&sched.polledticks, memory_order_relaxed));
+	return minrun && ago > 2 * (int64_t)minrun && netpollanywaiters() &&
+	       atomic_load_explicit(&sched.lastpoll, memory_order_relaxed) != 0;
+}
+
+static void pollonce(void)
+{
+	int32_t n = 0;
+	G *list = netpoll(0, &n);
+	readylist(list, n, true);
+}
+
 /* Finds a runnable goroutine; sleeps until there is one. */
 static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 {
@@ -354,6 +379,8 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 		}
 		if (unlikely(atomic_load_explicit(&pp->preempt, memory_order_relaxed)))
 			endslice(pp);
+		if (unlikely(polldue(pp)))
+			pollonce();
 		/* Those that were woken are first, and in turn with others if they are many. */
 		bool turn = pp->schedtick % 61 == 0 && sched.runqsize > 0;
 		bool woken = !turn && sched.nwoken > 0 && !pp->tookwoken;

@@ -235,8 +235,9 @@ typedef struct Sched {
 	_Atomic uint64_t
 	    minrun;         /* MINRUN in cputicks; 0: not known yet, or cputicks not to be had */
 	_Atomic bool notsc; /* avoidtsc was called */
-	_Atomic int64_t polledat; /* ns: when an M last asked the network */
-	_Atomic int64_t turnedat; /* ... on its turn (goturn), and so will again */
+	_Atomic int64_t polledat;     /* ns: when an M last asked the network */
+	_Atomic uint64_t polledticks; /* ... in cputicks */
+	_Atomic int64_t turnedat;     /* ... on its turn (goturn), and so will again */
 	Note sysmonnote;
 	int pid;
 	_Atomic int sysmontid;

@@ -145,12 +145,23 @@ static int64_t since(uint64_t start, int64_t seen)
 	return (int64_t)((uint64_t)ticks * MINRUN / minrun);
 }
 
+/*
+ * What a runner has at least before it makes way for one that was woken. The more of those there are, the less
+ * of them one preemption serves, and the more they would cost together.
+ */
+static int64_t leastrun(void)
+{
+	int64_t ns = (int64_t)MINRUN * (1 + atomic_load(&sched.nwoken) / sched.gomaxprocs);
+	return ns < debug.slice ? ns : debug.slice;
+}
+
 /* One look at all Ps. Returns when the next is due, if some were set free or asked to yield; else 0. */
 static int64_t retake(int64_t now)
 {
 	int n = 0, nlong = 0;
 	P *longest = NULL;
 	int64_t longestrun = 0;
+	const int64_t least = leastrun();
 	bool waiting = workqueued() || atomic_load(&sched.gcwaiting);
 	for (int32_t i = 0; i < sched.gomaxprocs; i++) {
 		P *pp = sched.allp[i];
@@ -200,8 +211,8 @@ static int64_t retake(int64_t now)
 		}
 		int64_t seen = now - pp->sysmontick.schedwhen;
 		int64_t ran = since(pp->slicestart, seen), runs = since(pp->runstart, seen);
-		nlong += runs >= MINRUN;
-		if (runs >= MINRUN && runs > longestrun && !atomic_load(&pp->preempt)) {
+		nlong += runs >= least;
+		if (runs >= least && runs > longestrun && !atomic_load(&pp->preempt)) {
 			longest = pp;
 			longestrun = runs;
 		}
@@ -304,7 +315,8 @@ static void nap(int64_t now, int64_t until)
 	if (timer != FOREVER && timer + GRACE < until)
 		until = timer + GRACE;
 	bool sleep = until > now && !host.signalspending();
-	if (sleep && othersdontpoll(now)) {
+	/* Of more that are woken we need not know while some wait for a runner to have had its least. */
+	if (sleep && !someonewoken() && othersdontpoll(now)) {
 		int32_t n = 0;
 		G *list = NULL;
 		atomic_store(&sched.sysmonpolls, true);

@@ -176,6 +176,39 @@ Test(netpoll, a_registration_that_nobody_wants_ends, .timeout = 20)
 	inscheduler(1, 1, unwantedevents);
 }
 
+static _Atomic int polls;
+
+static void keepsyielding(void *arg)
+{
+	(void)arg;
+	while (polls < 10)
+		gosched();
+}
+
+/* Somebody is always in line, so no P gets to look for work. */
+static void asksbetween(void)
+{
+	int64_t last = 0;
+
+	pair(fds);
+	spawn(reader, (void *)(uintptr_t)fds[0]);
+	untilwaiting();
+	spawn(keepsyielding, NULL);
+	spawn(keepsyielding, NULL);
+	for (polls = 0; polls < 10; gosched()) {
+		int64_t now = sched.polledat;
+		polls += now != last;
+		last = now;
+	}
+	must(write(fds[1], "x", 1) == 1);
+	joinall();
+}
+
+Test(netpoll, who_switches_asks_in_between, .timeout = 20)
+{
+	inscheduler(1, 1, asksbetween);
+}
+
 static void errors(void)
 {
 	PollTicket t;

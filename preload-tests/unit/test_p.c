@@ -269,6 +269,15 @@ Test(runq, a_crowd_of_woken_ones_waits_in_line)
 	globput(0, 0);
 	globputwoken(1, 1);
 	cr_assert_eq(globget(&ps[0], 1), &gs[1], "the crowd is gone");
+	cr_assert_eq(globget(&ps[0], 1), &gs[0]);
+
+	/* Whoever waits in it is not passed by those that are woken later. */
+	globputwoken(0, 200);
+	for (int i = 0; i < 72; i++)
+		cr_assert_eq(globget(&ps[0], 1), &gs[i]);
+	globputwoken(201, 201);
+	for (int i = 72; i <= 201; i++)
+		cr_assert_eq(globget(&ps[0], 1), &gs[i]);
 }
 
 TestThrows(runq, an_empty_batch_throws, .init = setup)
