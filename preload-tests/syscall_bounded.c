@@ -326,6 +326,8 @@ static int quits_in_line(void)
 
 	CHECK_EQ(flock(fd, LOCK_EX), 0);
 	begin(flocks, 3 * BOUND);
+	while (kernel_threads() < BOUND)
+		sleep_ms(1);
 	sleep_ms(50);
 	raise(SIGQUIT);
 	return 1;

@@ -206,7 +206,7 @@ static void asksbetween(void)
 
 Test(netpoll, who_switches_asks_in_between, .timeout = 20)
 {
-	inscheduler(1, 1, asksbetween);
+	inscheduler(1, 3, asksbetween);
 }
 
 static void errors(void)
