@@ -52,7 +52,7 @@ static uint64_t gauge(const Metrics *m, const char *name)
 
 static double seconds(const Metrics *m)
 {
-	double s = (double)(m->atns - m->header.ticks.startns) / 1e9;
+	double s = ((double)m->atns - (double)m->header.ticks.startns) / 1e9;
 	return s > 0 && s < 1e10 ? s : 0;
 }
 
@@ -428,7 +428,7 @@ static void hgrm(const Metrics *m, const Metric *h)
 		spread += (double)h->words[i] * (v - avg) * (v - avg);
 		seen += h->words[i];
 		double part = (double)seen / (double)h->total;
-		while (seen < h->total && part >= next) {
+		while (seen < h->total && part >= next && next < 1) {
 			printf("%12.6f %2.12f %10llu %14.2f\n", v / 1e6, next,
 			       (unsigned long long)seen, 1 / (1 - next));
 			if (++step > STEPS) {

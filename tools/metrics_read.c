@@ -75,6 +75,13 @@ static double rateof(const TickPoints *t)
 	return rate >= 0.01 && rate <= 100 ? rate : ownrate();
 }
 
+/* Of ticks: what is more than the type has is its most. */
+static uint64_t nsof(const Metrics *m, uint64_t ticks)
+{
+	double ns = (double)ticks * m->nspertick;
+	return ns < 0x1p63 ? (uint64_t)ns : (uint64_t)INT64_MAX;
+}
+
 typedef struct Bytes {
 	const unsigned char *p;
 	size_t n;
@@ -156,13 +163,13 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 	for (uint32_t i = 0; i < x->nwords; i++) {
 		if ((x->kind == MetricByName || x->kind == MetricRequestSplit) &&
 		    x->unit == MetricTicks)
-			x->words[i] = (uint64_t)((double)x->words[i] * m->nspertick);
+			x->words[i] = nsof(m, x->words[i]);
 		x->total += x->words[i];
 	}
 	if (!histogram)
 		x->value = x->words[0];
 	else if (x->unit == MetricTicks)
-		x->value = (uint64_t)((double)x->value * m->nspertick);
+		x->value = nsof(m, x->value);
 	m->nmetrics++;
 	return true;
 }
@@ -313,7 +320,7 @@ uint64_t metricmoves(const Metrics *m, int from, int to)
 int64_t metricstatus(const Metrics *m, int status)
 {
 	int64_t n = (int64_t)(metricmoves(m, -1, status) - metricmoves(m, status, -1));
-	return n < 0 ? 0 : n;
+	return n < 0 || n > INT64_MAX / 16 ? 0 : n; /* nobody has so many */
 }
 
 void metricsname(const Metrics *m, uint32_t i, char name[METRICSNAME])

@@ -150,10 +150,12 @@ static void *grow(void *p, size_t n)
 	return p;
 }
 
+#define MOSTNS 1e17 /* three years: others are nonsense */
+
 static int64_t nsof(uint64_t ticks)
 {
 	double ns = (double)(int64_t)(ticks - j.t->startticks) * j.t->nspertick;
-	return ns > 0 ? (int64_t)ns : 0;
+	return ns > 0 ? (int64_t)(ns < MOSTNS ? ns : MOSTNS) : 0;
 }
 
 /* --- text ----------------------------------------------------------------------------------- */
@@ -498,7 +500,7 @@ static void other(const Taken *e)
 	case TraceAsked: return instant(ring, e->ticks, "preemption asked", "processor", e->arg);
 	case TraceWorld:
 		return instant(ring, e->ticks, "world stopped", "ns",
-			       (uint64_t)((double)e->arg * j.t->nspertick));
+			       (uint64_t)nsof(j.t->startticks + e->arg));
 	case TraceTaken: {
 		instant(ring, e->ticks, "retake", "processor", e->arg);
 		Proc *p = e->arg < j.t->header.nrings ? &j.procs[e->arg] : NULL;

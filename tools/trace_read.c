@@ -9,9 +9,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,8 +32,8 @@ static int64_t monotonic(void)
 
 static uint64_t ticksat(const Tracing *t, int64_t ns)
 {
-	return t->points.lastticks +
-	       (uint64_t)(int64_t)((double)(ns - t->points.lastns) / t->nspertick);
+	double since = ((double)ns - (double)t->points.lastns) / t->nspertick;
+	return t->points.lastticks + (fabs(since) < 0x1p62 ? (uint64_t)(int64_t)since : 0);
 }
 
 /* All n bytes at `at` in the region. */
@@ -133,6 +135,11 @@ bool tracebegin(Tracing *t, MetricsSource *s, const Metrics *m, char *why)
 		return false;
 	}
 	uint64_t size = t->header.ringsize * t->header.nrings;
+	struct stat st;
+	if (!s->offset && (fstat(fd, &st) || t->header.rings + size > (uint64_t)st.st_size)) {
+		snprintf(why, WhySize, "process %d can't be traced: its rings are damaged", s->pid);
+		return false;
+	}
 	if (!s->offset && fallocate(fd, 0, (off_t)t->header.rings, (off_t)size)) {
 		snprintf(why, WhySize, "no room for %llu KiB of events in " METRICS_DIR ": %s",
 			 (unsigned long long)size >> 10, strerror(errno));
