@@ -357,6 +357,18 @@ static void pollonce(void)
 	readylist(list, n, true);
 }
 
+/*
+ * Nobody polls any more. The caller may be about to run something that lasts, and those that have looked for work
+ * meanwhile have left timers and network to it: sysmon has to know, beside n that the caller has got.
+ */
+static void leavepoller(int32_t n)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&sched.sysmonforever) &&
+	    (netpollwaiters() > n || timesleepuntil() != FOREVER))
+		wakesysmon();
+}
+
 /* Finds a runnable goroutine; sleeps until there is one. */
 static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 {
@@ -471,6 +483,7 @@ static G *findrunnable(bool *inherittime) UNCHECKED_ROLES
 			G *list = netpoll(delay, &n);
 			atomic_store(&sched.polluntil, 0);
 			atomic_store(&sched.lastpoll, nanotime());
+			leavepoller(n);
 			lock(&sched.lock);
 			pp = pidleget_locked();
 			unlock(&sched.lock);

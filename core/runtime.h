@@ -231,6 +231,7 @@ typedef struct Sched {
 	_Atomic uint32_t sysmonwait; /* how sysmon sleeps; wakesysmon() ends it */
 	_Atomic bool sysmonpolls;    /* ... and does so in netpoll */
 	_Atomic int64_t sysmonuntil; /* while it naps: until when at most */
+	_Atomic bool sysmonforever;  /* it sleeps, or is about to, until it is woken */
 	_Atomic bool longrunners;    /* at sysmon's last look every P had a long runner */
 	_Atomic uint64_t
 	    minrun;         /* MINRUN in cputicks; 0: not known yet, or cputicks not to be had */

@@ -348,13 +348,19 @@ static void deepsleep(int64_t until)
 			notesleep(&sched.sysmonnote); /* a waker is on its way */
 		return;
 	}
+	/* Seq-cst: whoever leaves the poller after that, and others wait there, wakes us. */
+	atomic_store(&sched.sysmonforever, until == FOREVER);
 	int64_t timer = timesleepuntil();
 	int64_t now = nanotime();
 	if (until < now) /* a negative time has no end */
 		until = now;
 	/* An M polls. When it leaves the poller to run something long, nobody tells us:
-	 * look now and then, less often while nothing happens. */
-	if (timer != FOREVER || netpollanywaiters()) {
+	 * look now and then, less often while nothing happens, and once more after the last has gone. */
+	static bool some;
+	bool waits = timer != FOREVER || netpollanywaiters(), had = some;
+	some = waits;
+	if (some || had) {
+		atomic_store(&sched.sysmonforever, false);
 		uint32_t ticks = schedticks();
 		static uint32_t lastticks;
 		static int64_t interval = POLLMAX;
@@ -465,6 +471,7 @@ void sysmon(void *unused)
 			if (turn < look)
 				look = turn;
 			deepsleep(look < until ? look : until);
+			atomic_store(&sched.sysmonforever, false);
 			continue;
 		}
 		int64_t next = retake(now);

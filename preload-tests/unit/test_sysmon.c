@@ -5,6 +5,7 @@
  */
 #include "testsched.h"
 
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -256,6 +257,49 @@ Test(sysmon, timers_fire_while_all_wait_in_the_kernel, .timeout = 30)
 {
 	inscheduler(1, 1, timerduringcall);
 	inscheduler(2, 1, timerduringcall);
+}
+
+/* The M that polls for all gets work, and is stuck in it. sysmon had nothing to look after when it went to sleep. */
+static int polled[2];
+
+static void stuckreader(void *unused)
+{
+	PollTicket t;
+	char c;
+
+	(void)unused;
+	must(netpollticket(&t, polled[0], PollRead) == 0);
+	must(netpollwait(&t, 1, FOREVER, WaitIORead, 0) == 0);
+	must(quicksyscall(SYS_read, fds[0], (long)&c, 1, 0, 0, 0) == 1);
+	atomic_fetch_add(&tally.ended, 1);
+}
+
+static void *feedreader(void *unused)
+{
+	usleep(50000);
+	must(write(polled[1], "x", 1) == 1);
+	return unused;
+}
+
+static void pollerleaves(void)
+{
+	pthread_t t;
+
+	must(pipe(fds) == 0 && pipe(polled) == 0);
+	while (!sched.sysmonforever)
+		usleep(1000);
+	spawn(stuckreader, NULL);
+	while (!netpollanywaiters() || atomic_load(&sched.lastpoll) != 0)
+		usleep(1000);
+	must(pthread_create(&t, NULL, feedreader, NULL) == 0);
+	must(gosleep(nanotime() + 200 * MS, 0) == 0);
+	must(write(fds[1], "x", 1) == 1);
+	joinall();
+}
+
+Test(sysmon, timers_fire_when_the_poller_has_left, .timeout = 30)
+{
+	inscheduler(2, 1, pollerleaves);
 }
 
 static void timerduringrun(void)
