@@ -19,6 +19,7 @@ static LayoutEntry entries[] = {
     F(G, waitreason),
     F(G, since),
     F(G, waitobj),
+    F(G, nameslot),
     F(G, goid),
     F(G, alllink),
     F(G, lockedm),

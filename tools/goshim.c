@@ -88,6 +88,14 @@ static const Command commands[] = {
      "  --prometheus        in the text format that Prometheus reads\n"
      "  --hgrm NAME         the percentiles of one histogram, in ms, as HdrHistogram plots them\n",
      stat_, NULL},
+    {"top", "watch a process: its goroutines, locks, sockets, the scheduler",
+     "usage: goshim top [--interval SECONDS] [--view NAME] PID\n"
+     "Shows what the process does, anew each second: its threads by name, each goroutine, locks, listening sockets,\n"
+     "the scheduler. The process is neither stopped nor asked. When it ends its last figures stay. ? names the keys,\n"
+     "q leaves. For its own user, and for root. It needs a terminal; goshim stat writes to files.\n"
+     "  --interval SECONDS  how often, 0.05 to 3600; 1\n"
+     "  --view NAME         what is shown first: names, goroutines, locks, sockets, scheduler\n",
+     top_, NULL},
     {"trace", "record what a process does, for ui.perfetto.dev",
      "usage: goshim trace [--seconds S] [--bytes B] [--output FILE] PID\n"
      "       goshim trace [OPTION ...] -- PROGRAM [ARGUMENT ...]\n"

@@ -17,6 +17,7 @@ typedef struct Command {
 int dump(int argc, char **argv);
 int stat_(int argc, char **argv);
 int locks(int argc, char **argv);
+int top_(int argc, char **argv);
 int trace_(int argc, char **argv);
 int profile_(int argc, char **argv);
 

@@ -27,25 +27,11 @@ static const char *count(bool known, uint64_t n)
 	return buf;
 }
 
-/* Its own name, or whose call made it. */
-static void naming(const LockFigures *l, char *buf, size_t size)
-{
-	if (l->isstatic)
-		snprintf(buf, size, "%s", l->name.name);
-	else if (l->kind == LockMixed)
-		snprintf(buf, size, "(all others)");
-	else if (l->address)
-		snprintf(buf, size, "%s in %s", lockkind(l->kind), l->name.name);
-	else
-		snprintf(buf, size, "%" PRIu64 " %ss in %s", l->objects, lockkind(l->kind),
-			 l->name.name);
-}
-
 static void row(const LockFigures *l)
 {
-	char name[LockName + 40];
+	char name[LockFullName];
 	uint64_t ended = l->contended - l->waiting;
-	naming(l, name, sizeof name);
+	lockname(l, name, sizeof name);
 	printf("%-36s %-6s %9" PRIu64 " %5s %9s %9s %9s", name, lockkind(l->kind), l->contended,
 	       count(l->waiting > 0, l->waiting), duration(l->waited),
 	       duration(ended ? l->waited / (double)ended : 0), duration(l->maxwait));
@@ -103,12 +89,12 @@ static void table(const MetricsSource *s, const Metrics *m, LockFigures *l, int 
 		printf("\n%" PRIu64 " waits are not shown: there was no memory for their records\n",
 		       lost->value);
 	for (int i = 0; i < n && shown < stacks; i++) {
-		char name[LockName + 40];
+		char name[LockFullName];
 		if (lockisidle(&l[i]) || !l[i].nframes)
 			continue;
 		shown++;
 		lockstack(s, m, &l[i]);
-		naming(&l[i], name, sizeof name);
+		lockname(&l[i], name, sizeof name);
 		printf("\n%s: who waited first was at\n", name);
 		for (int k = 0; k < l[i].nframes; k++)
 			printf("    %-40s %s\n", l[i].frames[k].name, l[i].frames[k].file);

@@ -5,6 +5,7 @@
 #include "goshim_requests.h"
 
 #include "goshim.h"
+#include "goshim_stat.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -20,13 +21,6 @@ static const char *const countnames[RequestCounts] = {
     "connections", "spoke_first", "unasked", "copied",
 };
 
-/* One listening socket. */
-typedef struct Listener {
-	char name[LISTENERNAME];
-	const Metric *times[RequestTimes], *split;
-	const uint64_t *counts;
-} Listener;
-
 static const Metric *ofkind(const Metrics *m, MetricKind kind, unsigned i, const char *what,
 			    uint32_t least)
 {
@@ -36,7 +30,7 @@ static const Metric *ofkind(const Metrics *m, MetricKind kind, unsigned i, const
 	return x && x->kind == kind && x->nwords >= least ? x : NULL;
 }
 
-static bool listener(const Metrics *m, unsigned i, Listener *l)
+bool listener(const Metrics *m, unsigned i, Listener *l)
 {
 	if (!listenername(m, i, l->name))
 		return false;
@@ -49,8 +43,7 @@ static bool listener(const Metrics *m, unsigned i, Listener *l)
 	return ok && l->split && counts;
 }
 
-/* Of all requests that took 1 << from ticks and more. */
-static uint64_t splitsum(const Listener *l, uint32_t from, uint64_t parts[Parts])
+uint64_t splitsum(const Listener *l, uint32_t from, uint64_t parts[Parts])
 {
 	uint64_t all = 0;
 	memset(parts, 0, Parts * sizeof *parts);
@@ -85,7 +78,7 @@ void requeststable(const Metrics *m)
 {
 	Listener l;
 	bool head = false;
-	for (unsigned i = 0; i < 64; i++) {
+	for (unsigned i = 0; i < MOSTLISTENERS; i++) {
 		if (!listener(m, i, &l) || !l.counts[ConnsAccepted])
 			continue;
 		if (!head)
@@ -142,7 +135,7 @@ void requestsjson(const Metrics *m)
 	Listener l;
 	uint64_t parts[Parts];
 	printf(",\"requests\":[");
-	for (unsigned i = 0, n = 0; i < 64; i++) {
+	for (unsigned i = 0, n = 0; i < MOSTLISTENERS; i++) {
 		if (!listener(m, i, &l))
 			continue;
 		printf("%s{\"listener\":\"%s\",\"number\":%u", n++ ? "," : "", l.name, i);
@@ -172,7 +165,7 @@ void requestsprometheus(const Metrics *m, const char *labels)
 {
 	Listener l;
 	uint64_t parts[Parts];
-	for (unsigned i = 0; i < 64; i++) {
+	for (unsigned i = 0; i < MOSTLISTENERS; i++) {
 		if (!listener(m, i, &l))
 			continue;
 		for (int c = 0; c < RequestCounts; c++)

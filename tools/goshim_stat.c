@@ -4,6 +4,8 @@
  * All forms are made of one reading, or of the difference of two (--interval).
  */
 #define _GNU_SOURCE
+#include "goshim_stat.h"
+
 #include "goshim.h"
 #include "goshim_requests.h"
 #include "locks_read.h"
@@ -17,14 +19,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Statuses of a goroutine: rows and columns of "moves". */
-enum { RUNNABLE = 1, RUNNING, SYSCALL, WAITING, DEAD };
-
-static const struct {
-	const char *name;
-	int from, to;
-	const char *help;
-} counters[] = {
+const Counter counters[NCOUNTERS] = {
     {"created", DEAD, -1, "goroutines made"},
     {"ended", -1, DEAD, "goroutines that have ended"},
     {"wakeups", WAITING, RUNNABLE, "goroutines made runnable again"},
@@ -33,7 +28,6 @@ static const struct {
      "goroutines that left it while they could run on, preempted ones included"},
     {"syscalls", RUNNING, SYSCALL, "system calls that could wait"},
 };
-enum { NCOUNTERS = sizeof counters / sizeof counters[0] };
 
 static const struct {
 	const char *name;
@@ -44,13 +38,13 @@ static const struct {
 	      {"waiting", WAITING}};
 enum { NSTATES = sizeof states / sizeof states[0] };
 
-static uint64_t gauge(const Metrics *m, const char *name)
+uint64_t gauge(const Metrics *m, const char *name)
 {
 	const Metric *x = metricnamed(m, name);
 	return x ? x->value : 0;
 }
 
-static double seconds(const Metrics *m)
+double seconds(const Metrics *m)
 {
 	double s = ((double)m->atns - (double)m->header.ticks.startns) / 1e9;
 	return s > 0 && s < 1e10 ? s : 0;
@@ -63,7 +57,7 @@ double mean(const Metric *h)
 
 /* --- for people ------------------------------------------------------------------------------ */
 
-static const char *title(const char *name)
+const char *title(const char *name)
 {
 	static const char *const titles[][2] = {
 	    {"runqueue", "in a run queue"},     {"running", "running"},
@@ -77,16 +71,14 @@ static const char *title(const char *name)
 	return name;
 }
 
-/* How often a wait began, which has ended as often as its histogram has values. */
-static bool iswaits(const Metric *x)
+bool iswaits(const Metric *x)
 {
 	return !strncmp(x->name, "began.", 6);
 }
 
 static bool asdifference; /* of two readings: there is no now */
 
-/* How many goroutines wait for x, a histogram, now. */
-static uint64_t waiting(const Metrics *m, const Metric *x)
+uint64_t waiting(const Metrics *m, const Metric *x)
 {
 	char name[64];
 	if (x->kind != MetricHistogram || strncmp(x->name, "wait.", 5))
@@ -96,8 +88,7 @@ static uint64_t waiting(const Metrics *m, const Metric *x)
 	return began && began->value > x->total ? began->value - x->total : 0;
 }
 
-/* Not a part of a goroutine's life. */
-static bool schedulers(const Metric *x)
+bool schedulers(const Metric *x)
 {
 	return !strncmp(x->name, "late.", 5) || !strncmp(x->name, "world.", 6);
 }

@@ -18,6 +18,19 @@ const char *lockkind(LockKind kind)
 	return kind <= LockMixed ? names[kind] : names[0];
 }
 
+void lockname(const LockFigures *l, char *buf, size_t size)
+{
+	if (l->isstatic)
+		snprintf(buf, size, "%s", l->name.name);
+	else if (l->kind == LockMixed)
+		snprintf(buf, size, "(all others)");
+	else if (l->address)
+		snprintf(buf, size, "%s in %s", lockkind(l->kind), l->name.name);
+	else
+		snprintf(buf, size, "%" PRIu64 " %ss in %s", l->objects, lockkind(l->kind),
+			 l->name.name);
+}
+
 /* The file of a place, and the address there; NULL: none. */
 static const ModuleRecord *moduleof(const Metrics *m, uint64_t place, uint64_t *address)
 {
@@ -97,6 +110,7 @@ static bool figures(const MetricsSource *s, const Metrics *m, const LockRecord *
 	if (r->kind <= LockNone || r->kind > LockMixed ||
 	    (!r->contended && !r->locked && !r->shared))
 		return false;
+	l->record = (uint32_t)(r - m->locks);
 	l->kind = (LockKind)r->kind;
 	l->address = r->address;
 	l->objects = r->objects;

@@ -17,6 +17,7 @@ typedef struct LockPlace {
 
 /* Of one lock, or of all (many) of one call site that had no record of their own. */
 typedef struct LockFigures {
+	uint32_t record; /* its number in the region, of each reading the same */
 	LockKind kind;
 	uint64_t address; /* 0: many */
 	uint64_t objects; /* that were there one after the other, or of that site */
@@ -48,6 +49,9 @@ int lockfigures(const MetricsSource *s, const Metrics *m, LockFigures **locks);
 /* Names of the stack, in l. */
 void lockstack(const MetricsSource *s, const Metrics *m, LockFigures *l);
 const char *lockkind(LockKind kind);
+/* Its own name, or whose call made it. */
+enum { LockFullName = LockName + 40 };
+void lockname(const LockFigures *l, char *buf, size_t size);
 /* To stdout, as an object. */
 void lockjson(const MetricsSource *s, const Metrics *m, LockFigures *l);
 

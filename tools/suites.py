@@ -286,6 +286,13 @@ def suite_stat():
     return [a + b for a, b in zip(stat, locks)]
 
 
+def suite_top():
+    """goshim top: processes that know the answer, in a terminal of tmux's: keys, sizes, ends"""
+    exists("preload-tests/top/run", "preload-tests/top/run")
+    need_release()
+    return counted(["preload-tests/top/run", "build"], 300)
+
+
 def suite_trace():
     """goshim trace: events of processes that know the answer, the format, and what is lost"""
     exists("preload-tests/trace/run", "preload-tests/trace/run")
@@ -396,7 +403,7 @@ def suite_figures():
     return one(status == 0)
 
 
-SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "trace", "profile", "bench", "demo"]
+SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "top", "trace", "profile", "bench", "demo"]
 LONG = ["debug", "repeat", "soak", "runtimes", "loads", "dumps", "figures"]
 
 
