@@ -114,7 +114,6 @@ static bool figures(const MetricsSource *s, const Metrics *m, const LockRecord *
 	l->kind = (LockKind)r->kind;
 	l->address = r->address;
 	l->objects = r->objects;
-	l->isstatic = r->flags & LockStatic;
 	l->contended = r->contended;
 	l->waiting = r->contended > r->ended ? r->contended - r->ended : 0;
 	l->waited = ns(m, r->waited);
@@ -126,7 +125,10 @@ static bool figures(const MetricsSource *s, const Metrics *m, const LockRecord *
 	l->held = ns(m, r->held);
 	l->maxheld = ns(m, r->maxheld);
 	l->sharedheld = sharedheld(m, r);
-	nameplace(s, m, r->name ? r->name : r->site, l->isstatic, &l->name);
+	/* It has no name if others were given theirs whenever it was waited for. */
+	uint64_t at, place = r->name ? r->name : r->site;
+	l->isstatic = r->name ? r->flags & LockStatic : moduleof(m, r->address, &at) != NULL;
+	nameplace(s, m, l->isstatic && !r->name ? r->address : place, l->isstatic, &l->name);
 	memcpy(l->stack, r->stack, sizeof l->stack);
 	while (l->nframes < LockFrames && (r->flags & LockStack) && r->stack[l->nframes])
 		l->nframes++;
