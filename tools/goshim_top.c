@@ -154,9 +154,7 @@ static void opens(int pid)
 	char why[WhySize];
 	if (!metricsopen(&top.source, pid, why) || !topread(&top, why))
 		fail("%s", why);
-	if (metricskernel(&top.now.m))
-		snprintf(top.why, sizeof top.why, "its threads are the kernel's");
-	else if (!top.ended)
+	if (!top.ended && !metricskernel(&top.now.m))
 		top.memory = goroutinesopen(top.source.pid, top.why);
 }
 

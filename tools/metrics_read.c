@@ -109,8 +109,7 @@ static bool addwords(Bytes b, uint64_t at, uint32_t n, uint64_t *words)
 	return true;
 }
 
-/* Printable, and without what has a meaning in the formats of output. */
-static void copyname(char *to, const char *from, size_t n)
+void metricstext(char *to, const char *from, size_t n)
 {
 	for (size_t i = 0; i < n && from[i]; i++)
 		*to++ =
@@ -136,7 +135,7 @@ static bool addmetric(Metrics *m, Bytes b, const MetricEntry *e, uint64_t *left)
 	    (e->count != 1 && (e->kind == MetricCounter || e->kind == MetricGauge)))
 		return false; /* of another version, or nonsense */
 	memset(x, 0, sizeof *x);
-	copyname(x->name, e->name, sizeof e->name);
+	metricstext(x->name, e->name, sizeof e->name);
 	x->kind = (MetricKind)e->kind;
 	x->unit = (MetricUnit)e->unit;
 	x->subbits = e->subbits;
@@ -213,7 +212,7 @@ bool metricsparse(const void *region, size_t size, Metrics *m, char *why)
 	    h->nentries > MOSTENTRIES || h->nshards > MOSTSHARDS || h->shards > size ||
 	    !inside(b, h->headersize, (uint64_t)h->entrysize * h->nentries))
 		return because(why, "metrics that are damaged");
-	copyname(h->name, h->name, sizeof h->name - 1);
+	metricstext(h->name, h->name, sizeof h->name - 1);
 	m->nspertick = rateof(&h->ticks);
 	m->atns = h->ticks.lastns;
 	m->metric = calloc(h->nentries + 1, sizeof *m->metric);
@@ -330,7 +329,7 @@ void metricsname(const Metrics *m, uint32_t i, char name[METRICSNAME])
 	if (i == 0)
 		memcpy(name, m->header.name, METRICSNAME);
 	else if (x && x->kind == MetricNames && i < x->nwords / 2)
-		copyname(name, (const char *)(x->words + (size_t)i * 2), METRICSNAME - 1);
+		metricstext(name, (const char *)(x->words + (size_t)i * 2), METRICSNAME - 1);
 }
 
 bool listenername(const Metrics *m, uint32_t i, char name[LISTENERNAME])
@@ -338,7 +337,8 @@ bool listenername(const Metrics *m, uint32_t i, char name[LISTENERNAME])
 	const Metric *x = metricnamed(m, "listeners");
 	name[0] = 0;
 	if (x && x->kind == MetricListeners && i < x->nwords / (LISTENERNAME / 8))
-		copyname(name, (const char *)x->words + (size_t)i * LISTENERNAME, LISTENERNAME - 1);
+		metricstext(name, (const char *)x->words + (size_t)i * LISTENERNAME,
+			    LISTENERNAME - 1);
 	return name[0] != 0;
 }
 

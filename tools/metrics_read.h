@@ -74,6 +74,8 @@ const Metric *metricnamed(const Metrics *m, const char *name);
 /* Goroutines that have status `status`. How often they went from one to the other, any if < 0. */
 int64_t metricstatus(const Metrics *m, int status);
 uint64_t metricmoves(const Metrics *m, int from, int to);
+/* Printable, and without what has a meaning in the formats of output. to has a byte more than n. */
+void metricstext(char *to, const char *from, size_t n);
 /* Name number i of threads. */
 void metricsname(const Metrics *m, uint32_t i, char name[METRICSNAME]);
 /* Of listening socket number i; false: there is none. */

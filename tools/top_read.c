@@ -9,6 +9,8 @@
 
 #include "goshim_stat.h"
 
+#include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -57,6 +59,67 @@ static bool readgoroutines(Top *t)
 	return true;
 }
 
+/* A thread of the kernel's, as /proc shows it. */
+static bool readthread(int pid, const char *tid, char name[TopNames][METRICSNAME], uint32_t slots,
+		       Goroutine *g)
+{
+	char path[300], line[256] = "", comm[METRICSNAME] = "";
+	snprintf(path, sizeof path, "/proc/%d/task/%s/stat", pid, tid);
+	FILE *f = fopen(path, "re");
+	if (f && !fgets(line, sizeof line, f))
+		line[0] = 0;
+	if (f)
+		fclose(f);
+	/* The name is in brackets, and may have brackets in it. */
+	char *begin = strchr(line, '('), *end = strrchr(line, ')');
+	if (!begin || !end || end[1] != ' ')
+		return false;
+	*end = 0;
+	metricstext(comm, begin + 1, sizeof comm - 1);
+	memset(g, 0, sizeof *g);
+	g->goid = atoi(tid);
+	g->wait = -1;
+	g->state = end[2] == 'R'   ? GoroutineRunning
+		   : end[2] == 'D' ? GoroutineSyscall
+				   : GoroutineWaiting;
+	while (g->slot + 1u < slots && strcmp(name[g->slot], comm))
+		g->slot++; /* the last one is of all others */
+	return true;
+}
+
+/* In kernel mode: its threads, by names of the reading r. */
+static bool readthreads(Top *t, const Reading *r)
+{
+	char path[64], name[TopNames][METRICSNAME];
+	size_t n = 0, room = 64;
+	Goroutine *list = malloc(room * sizeof *list);
+	snprintf(path, sizeof path, "/proc/%d/task", t->source.pid);
+	DIR *d = opendir(path);
+	const Metric *x = metricnamed(&r->m, "running.byname");
+	uint32_t slots = !x ? 1 : x->nwords < TopNames ? x->nwords : TopNames;
+	for (uint32_t i = 0; i < slots; i++)
+		metricsname(&r->m, i, name[i]);
+	t->goroutinesat = monotonicns();
+	for (struct dirent *e; d && list && (e = readdir(d));) {
+		Goroutine *more = n == room ? realloc(list, (room *= 2) * sizeof *list) : list;
+		if (!more)
+			break;
+		list = more;
+		n += e->d_name[0] != '.' &&
+		     readthread(t->source.pid, e->d_name, name, slots, &list[n]);
+	}
+	if (d)
+		closedir(d);
+	if (!n) {
+		free(list);
+		return false;
+	}
+	free(t->goroutine);
+	t->goroutine = list;
+	t->ngoroutines = (int)n;
+	return true;
+}
+
 /* What has run until now is counted when it stops to run. */
 static void addongoing(const Top *t, Reading *r)
 {
@@ -85,6 +148,8 @@ bool topread(Top *t, char *why)
 		r.running[i] = (double)x->words[i];
 	if (fresh)
 		addongoing(t, &r);
+	if (alive && metricskernel(&r.m))
+		readthreads(t, &r);
 	freereading(&t->before);
 	t->before = t->now;
 	t->now = r;

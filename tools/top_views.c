@@ -84,8 +84,10 @@ static Key namecell(const Top *t, int row, int column, char buf[TopCell])
 
 static const char *namenote(const Top *t, char buf[TopCell])
 {
-	if (t->ngoroutines >= 0)
+	if (t->ngoroutines >= 0 && !metricskernel(&t->now.m))
 		return NULL;
+	if (t->ngoroutines >= 0)
+		return "Kernel mode: RUN has those in a run queue, too, and RAN is on a CPU";
 	snprintf(buf, TopCell, "How many there are of each: %s",
 		 t->why[0] ? t->why : "not known of one that has ended");
 	return buf;
@@ -149,8 +151,10 @@ static Key goroutinecell(const Top *t, int row, int column, char buf[TopCell])
 	case 1: return count(buf, (double)g->goid);
 	case 2: return text(buf, states[g->state]);
 	case 3: {
-		double ns = t->goroutinesat - (double)p->startns -
-			    (double)(int64_t)(g->since - p->startticks) * t->now.m.nspertick;
+		double ns = !g->since ? -1
+				      : t->goroutinesat - (double)p->startns -
+					    (double)(int64_t)(g->since - p->startticks) *
+						t->now.m.nspertick;
 		return timed(buf, ns, ns >= 0);
 	}
 	}
@@ -161,11 +165,14 @@ static Key goroutinecell(const Top *t, int row, int column, char buf[TopCell])
 static const char *goroutinenote(const Top *t, char buf[TopCell])
 {
 	double age = monotonicns() - t->goroutinesat;
+	bool kernel = metricskernel(&t->now.m);
 	if (t->ngoroutines < 0)
 		snprintf(buf, TopCell, "Which there are: %s",
 			 t->why[0] ? t->why : "not known of one that has ended");
 	else if (t->ended)
 		snprintf(buf, TopCell, "These were there when it was looked at last");
+	else if (kernel)
+		snprintf(buf, TopCell, "Kernel mode: these are its threads");
 	else if (t->goroutinesnext - t->goroutinesat > 1e9 && age > 1e9)
 		snprintf(buf, TopCell, "As they were %s ago: to read them takes %s", duration(age),
 			 duration((t->goroutinesnext - t->goroutinesat) / 10));
