@@ -86,7 +86,8 @@ static const Command commands[] = {
      "  --histogram NAME    also this histogram, by powers of two: runqueue, running, syscall, wait.mutex, ...\n"
      "  --json              all of it, with each bucket\n"
      "  --prometheus        in the text format that Prometheus reads\n"
-     "  --hgrm NAME         the percentiles of one histogram, in ms, as HdrHistogram plots them\n",
+     "  --hgrm NAME         the percentiles of one histogram, in ms, as HdrHistogram plots them\n"
+     "  --output FILE       of a program that it runs\n",
      stat_, NULL},
     {"top", "watch a process: its goroutines, locks, sockets, the scheduler",
      "usage: goshim top [--interval SECONDS] [--view NAME] PID\n"
@@ -161,6 +162,17 @@ const char *duration(double ns)
 		 : v >= 9.995         ? 1
 				      : 2,
 		 v, units[i].unit);
+	return buf;
+}
+
+const char *shortly(double ns, char *buf, size_t size)
+{
+	if (ns >= 999.5e6)
+		snprintf(buf, size, "%.3g s", ns / 1e9);
+	else if (ns >= 999.5e3)
+		snprintf(buf, size, "%.3g ms", ns / 1e6);
+	else
+		snprintf(buf, size, "%.3g us", ns / 1e3);
 	return buf;
 }
 

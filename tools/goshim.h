@@ -5,6 +5,7 @@
 #define GOSHIM_TOOL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdnoreturn.h>
 
 typedef struct Command {
@@ -47,6 +48,8 @@ double number(const char *what, const char *text, double min, double max);
 long wholenumber(const char *what, const char *text, long min, long max);
 
 const char *duration(double ns); /* three digits and a unit; valid for 16 calls */
+/* At most three digits, as many as needed: for pictures. Returns buf. */
+const char *shortly(double ns, char *buf, size_t size);
 
 /* Why a program is not run, and the exit status for it: a shell's. */
 enum { CANTRUN = 126, NOTFOUND = 127 };

@@ -43,16 +43,6 @@ static void curve(FILE *f, const Frame *frame, const struct hist *h, const char 
 	fputs("\"/>\n", f);
 }
 
-static void latency(double ns, char *buf, size_t size)
-{
-	if (ns >= 1e9)
-		snprintf(buf, size, "%g s", ns / 1e9);
-	else if (ns >= 1e6)
-		snprintf(buf, size, "%g ms", ns / 1e6);
-	else
-		snprintf(buf, size, "%g us", ns / 1e3);
-}
-
 /* Lines at 1, 2 and 5 of each decade, or at 1 alone when those are too many. */
 static void horizontals(FILE *f, const Frame *frame)
 {
@@ -64,12 +54,11 @@ static void horizontals(FILE *f, const Frame *frame)
 			char text[32];
 			if (log10(ns) < frame->low - 1e-9 || log10(ns) > frame->high + 1e-9)
 				continue;
-			latency(ns, text, sizeof text);
 			fprintf(f,
 				"<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
 				"<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
 				LEFT, frame->width - RIGHT, yof(frame, ns), yof(frame, ns),
-				LEFT - 8, yof(frame, ns) + 4, text);
+				LEFT - 8, yof(frame, ns) + 4, shortly(ns, text, sizeof text));
 		}
 	}
 }

@@ -54,16 +54,6 @@ static const char script[] =
     "document.getElementById('all').addEventListener('click',function(){zoom(frames[0])});\n"
     "})();\n";
 
-static void timetext(double ns, char *buf, size_t size)
-{
-	if (ns >= 1e9)
-		snprintf(buf, size, "%.3g s", ns / 1e9);
-	else if (ns >= 1e6)
-		snprintf(buf, size, "%.3g ms", ns / 1e6);
-	else
-		snprintf(buf, size, "%.3g us", ns / 1e3);
-}
-
 static unsigned shade(const char *name)
 {
 	unsigned h = 5381;
@@ -126,11 +116,10 @@ static void draw(FILE *f, const Node *n, const Node *root, double x, int level)
 	escape(f, n->name);
 	fputs("\"><title>", f);
 	escape(f, n->name);
-	timetext(n->total, text, sizeof text);
 	fprintf(
 	    f,
 	    ": %s, %.2f %%</title><rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\"/><text x=\"%.2f\" y=\"%d\">",
-	    text, 100 * n->total / root->total, MARGIN + x, TOP + level * ROW, width, ROW,
+	    shortly(n->total, text, sizeof text), 100 * n->total / root->total, MARGIN + x, TOP + level * ROW, width, ROW,
 	    MARGIN + x + 4, TOP + level * ROW + 13);
 	label(f, n->name, width);
 	fputs("</text></g>\n", f);
