@@ -1,22 +1,31 @@
 /*
  * Servers that goshim stat is to time, with their clients: each request is handled in a known way, and the program
  * measures it by its own clock. Prints "ready"; then, when all connections are closed: how many requests; ns in all for
- * which handlers computed, napped, waited for the mutex; ns that the requests took at least (from the end of the first
- * read to the beginning of the last write) and at most (from before the client's sending to the end of the last write).
+ * which handlers computed, napped, waited (for the mutex, or the rest of the request); ns that the requests took at least (from the
+ * end of the first read to the beginning of the last write) and at most (from before the client's sending to the end of the last
+ * write). In two more lines both of each request, in their order.
  */
 #include "../test.h"
 
 #include <arpa/inet.h>
 #include <stdbool.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 enum { CLIENTS = 2, ROUNDS = 10, MOST = 3 * ROUNDS };
 
 static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
 static const char *mode;
-static struct sockaddr_in address;
-static long computed, napped, locked, least, most;
+static union {
+	struct sockaddr any;
+	struct sockaddr_in in;
+	struct sockaddr_un un;
+} address;
+static socklen_t length;
+static long computed, napped, waited;
+static long least[CLIENTS * MOST], most[CLIENTS * MOST];
 static int requests;
 /* When each client's request was sent, in their order. */
 static long sent[CLIENTS][MOST];
@@ -63,7 +72,7 @@ static void handle(void)
 	add(&napped, t2 - t1);
 	if (is("locks")) {
 		pthread_mutex_lock(&m);
-		add(&locked, now() - t2);
+		add(&waited, now() - t2);
 		pthread_mutex_unlock(&m);
 	}
 }
@@ -79,17 +88,59 @@ static void answer(Connection *c, char byte)
 	if (c->client < 0)
 		c->client = byte;
 	int request = c->done++;
+	if (is("pieces")) {
+		long t0 = now();
+		CHECK(read(c->fd, &byte, 1) == 1);
+		add(&waited, now() - t0);
+	}
 	handle();
-	int parts = is("streams") ? 6 : 2;
+	int parts = is("streams") ? 6 : 2, n = 0;
 	for (int i = 0; i < parts; i++) {
 		if (i && is("streams"))
 			nap(220000000);
-		if (i == parts - 1)
-			add(&least, now() - begin);
+		if (i == parts - 1) {
+			n = __atomic_fetch_add(&requests, 1, __ATOMIC_RELAXED);
+			least[n] = now() - begin;
+		}
 		CHECK(write(c->fd, "x", 1) == 1);
 	}
-	add(&most, now() - sent[c->client][request]);
-	__atomic_fetch_add(&requests, 1, __ATOMIC_RELAXED);
+	most[n] = now() - sent[c->client][request];
+}
+
+/* Who has read a request gives it to another thread, and waits until that has answered. */
+static pthread_mutex_t handing = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t handed = PTHREAD_COND_INITIALIZER;
+static Connection *given;
+static char givenbyte;
+static bool over;
+
+static void *worker(void *arg)
+{
+	pthread_mutex_lock(&handing);
+	for (;;) {
+		while (!given && !over)
+			pthread_cond_wait(&handed, &handing);
+		if (!given)
+			break;
+		answer(given, givenbyte);
+		given = NULL;
+		pthread_cond_broadcast(&handed);
+	}
+	pthread_mutex_unlock(&handing);
+	return arg;
+}
+
+static void hand(Connection *c, char byte)
+{
+	pthread_mutex_lock(&handing);
+	while (given)
+		pthread_cond_wait(&handed, &handing);
+	given = c;
+	givenbyte = byte;
+	pthread_cond_broadcast(&handed);
+	while (given == c)
+		pthread_cond_wait(&handed, &handing);
+	pthread_mutex_unlock(&handing);
 }
 
 static void *serve(void *arg)
@@ -99,7 +150,7 @@ static void *serve(void *arg)
 	if (is("speaks"))
 		CHECK(write(c.fd, "!", 1) == 1);
 	while (read(c.fd, &byte, 1) == 1)
-		answer(&c, byte);
+		is("handed") ? hand(&c, byte) : answer(&c, byte);
 	close(c.fd);
 	return NULL;
 }
@@ -113,6 +164,34 @@ static void serveall(int listening)
 	}
 	for (int i = 0; i < CLIENTS; i++)
 		pthread_join(t[i], NULL);
+}
+
+/* One thread, which poll tells of connections. */
+static void pollloop(int listening)
+{
+	Connection c[CLIENTS];
+	struct pollfd p[CLIENTS];
+	int open = CLIENTS;
+	for (int i = 0; i < CLIENTS; i++) {
+		c[i] = (Connection){accept4(listening, NULL, NULL, SOCK_NONBLOCK), -1, 0};
+		p[i] = (struct pollfd){.fd = c[i].fd, .events = POLLIN};
+		CHECK(c[i].fd >= 0);
+	}
+	while (open) {
+		CHECK(poll(p, CLIENTS, -1) > 0);
+		for (int i = 0; i < CLIENTS; i++) {
+			char byte;
+			if (!p[i].revents)
+				continue;
+			if (read(c[i].fd, &byte, 1) == 1) {
+				answer(&c[i], byte);
+			} else {
+				close(c[i].fd);
+				p[i].fd = -1;
+				open--;
+			}
+		}
+	}
 }
 
 /* One thread; epoll names connections by pointers. */
@@ -145,10 +224,10 @@ static void loop(int listening)
 
 static void *client(void *arg)
 {
-	int me = (int)(long)arg, fd = socket(AF_INET, SOCK_STREAM, 0);
+	int me = (int)(long)arg, fd = socket(address.any.sa_family, SOCK_STREAM, 0);
 	int rounds = is("streams") ? 1 : ROUNDS, batch = is("pipelined") ? 3 : 1;
 	char byte[3] = {(char)me, (char)me, (char)me};
-	CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+	CHECK(connect(fd, &address.any, length) == 0);
 	if (is("speaks"))
 		CHECK(read(fd, byte + 1, 1) == 1);
 	for (int i = 0; i < rounds; i++) {
@@ -156,6 +235,10 @@ static void *client(void *arg)
 		for (int k = 0; k < batch; k++)
 			sent[me][i * batch + k] = now();
 		CHECK(write(fd, byte, (size_t)batch) == batch);
+		if (is("pieces")) {
+			nap(2000000);
+			CHECK(write(fd, byte, 1) == 1);
+		}
 		for (int k = is("streams") ? 6 : 2 * batch; k > 0; k--)
 			CHECK(read(fd, byte + 1, 1) == 1);
 		byte[1] = (char)me;
@@ -177,30 +260,62 @@ static void *holder(void *arg)
 	return arg;
 }
 
+static void print(const long *ns)
+{
+	for (int i = 0; i < requests; i++)
+		printf("%ld ", ns[i]);
+	putchar('\n');
+}
+
+static long sum(const long *ns)
+{
+	long s = 0;
+	for (int i = 0; i < requests; i++)
+		s += ns[i];
+	return s;
+}
+
 int main(int argc, char **argv)
 {
 	mode = argc > 1 ? argv[1] : "threads";
-	int listening = socket(AF_INET, SOCK_STREAM, 0);
-	socklen_t len = sizeof address;
+	bool local = is("unix");
+	int listening = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
 	pthread_t t[CLIENTS], h;
-	address = (struct sockaddr_in){AF_INET, 0, {htonl(INADDR_LOOPBACK)}, {0}};
-	CHECK(bind(listening, (struct sockaddr *)&address, len) == 0 &&
-	      listen(listening, CLIENTS) == 0 &&
-	      getsockname(listening, (struct sockaddr *)&address, &len) == 0);
+	length = local ? sizeof(sa_family_t) : sizeof address.in; /* the kernel gives it a name */
+	if (local)
+		address.un.sun_family = AF_UNIX;
+	else
+		address.in = (struct sockaddr_in){AF_INET, 0, {htonl(INADDR_LOOPBACK)}, {0}};
+	CHECK(bind(listening, &address.any, length) == 0 && listen(listening, CLIENTS) == 0);
+	length = sizeof address;
+	CHECK(getsockname(listening, &address.any, &length) == 0);
 	printf("ready\n");
 	fflush(stdout);
 	if (is("locks"))
 		CHECK(pthread_create(&h, NULL, holder, NULL) == 0);
+	if (is("handed"))
+		CHECK(pthread_create(&h, NULL, worker, NULL) == 0);
 	for (int i = 0; i < CLIENTS; i++)
 		CHECK(pthread_create(&t[i], NULL, client, (void *)(long)i) == 0);
-	is("epoll") ? loop(listening) : serveall(listening);
+	is("epoll") ? loop(listening) : is("poll") ? pollloop(listening) : serveall(listening);
 	for (int i = 0; i < CLIENTS; i++)
 		pthread_join(t[i], NULL);
 	__atomic_store_n(&holds, false, __ATOMIC_RELAXED);
-	if (is("locks"))
+	pthread_mutex_lock(&handing);
+	over = true;
+	pthread_cond_broadcast(&handed);
+	pthread_mutex_unlock(&handing);
+	if (is("locks") || is("handed"))
 		pthread_join(h, NULL);
-	printf("127.0.0.1:%d %d %ld %ld %ld %ld %ld\n", ntohs(address.sin_port), requests, computed,
-	       napped, locked, least, most);
+	if (local)
+		printf("unix:@%.*s", (int)(length - sizeof(sa_family_t) - 1),
+		       address.un.sun_path + 1);
+	else
+		printf("127.0.0.1:%d", ntohs(address.in.sin_port));
+	printf(" %d %ld %ld %ld %ld %ld\n", requests, computed, napped, waited, sum(least),
+	       sum(most));
+	print(least);
+	print(most);
 	fflush(stdout);
 	char byte;
 	while (read(0, &byte, 1) > 0)
