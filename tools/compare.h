@@ -1,11 +1,13 @@
 /*
  * compare.h - goshim compare: what its files share. goshim_compare.c has the plan and the order of things, goshim_round.c one
- * server and its load, goshim_figures.c what the rounds come to, goshim_report.c and goshim_chart.c the page.
+ * server and its load, goshim_listens.c who listens, goshim_spent.c what the server's threads have spent, goshim_figures.c
+ * what the rounds come to, goshim_report.c and goshim_chart.c the page.
  */
 #ifndef GOSHIM_COMPARE_H
 #define GOSHIM_COMPARE_H
 
 #include "goshim.h"
+#include "goshim_spent.h"
 #include "load.h"
 
 #include <sys/types.h>
@@ -15,7 +17,7 @@ enum { MAXMODES = 3, MAXROUNDS = 100 };
 /* How a server is run. */
 typedef struct Mode {
 	const char *name, *what;
-	bool library;
+	bool library, kernel; /* is in it; and threads stay the kernel's */
 	const char *settings; /* added to GOSHIM, or NULL */
 } Mode;
 
@@ -29,6 +31,9 @@ enum {
 	SECONDS,
 	CPUREQUEST,
 	CPURUN,
+	QUEUEREQUEST,
+	GOQUEUEREQUEST,
+	LOCKREQUEST,
 	SWITCHREQUEST,
 	SWITCHRUN,
 	RSS,
@@ -47,7 +52,8 @@ extern const Metric metrics[NMETRICS];
 typedef struct Round {
 	double value[NMETRICS]; /* NAN: not known */
 	struct hist *hist;      /* NULL: not known */
-	bool idle;              /* the library was there, and had no thread to run */
+	Spent spent;
+	bool idle; /* the library was there, and had no thread to run */
 } Round;
 
 typedef struct Plan {
@@ -81,6 +87,15 @@ void endprogress(void);
 /* From now on SIGINT and such end what runs, then us. */
 void watchsignals(void);
 
+/* goshim_listens.c: sockets that listen, on the port or, if that is 0, on any. */
+typedef struct Listeners {
+	unsigned long inode[256];
+	int n;
+} Listeners;
+void findlisteners(Listeners *l, long port);
+/* 1: the process has one of them open; 0: not; -1: that is not to be seen. */
+int holdslistener(const Listeners *l, const char *pid);
+
 /* goshim_figures.c */
 Summary summary(const Plan *p, int mode, int metric);
 Verdict verdict(const Plan *p, int mode, int metric, double *ratio);
@@ -94,6 +109,8 @@ double chance(int rounds);
 bool known(const Plan *p, int metric);
 /* What makes the figures doubtful, or false. */
 bool caution(const Plan *p, char *buf, size_t size);
+/* Those that a mode's threads waited for longest, in all rounds together. How many. */
+int worstlocks(const Plan *p, int mode, LockSum *locks, int most);
 void totalhist(const Plan *p, int mode, struct hist *h);
 void printtable(const Plan *p);
 void writejson(const Plan *p, FILE *f);
@@ -106,6 +123,7 @@ void commandline(char **argv, char *buf, size_t size);
 /* goshim_report.c, goshim_chart.c */
 void writereport(const Plan *p, FILE *f);
 void chart(const Plan *p, FILE *f, const char *class, int width, int height);
+void spentchart(const Plan *p, FILE *f, const char *class, int width);
 void strip(const Plan *p, FILE *f, int metric);
 void escape(FILE *f, const char *text);
 

@@ -125,6 +125,42 @@ void chart(const Plan *p, FILE *f, const char *class, int width, int height)
 	free(h);
 }
 
+/* A bar for each mode, of what a request takes. */
+void spentchart(const Plan *p, FILE *f, const char *class, int width)
+{
+	static const int parts[] = {CPUREQUEST, QUEUEREQUEST, GOQUEUEREQUEST, LOCKREQUEST};
+	enum { PARTS = sizeof parts / sizeof parts[0], BAR = 22, LINE = 46 };
+	double total[MAXMODES] = {0}, most = 1e-9;
+	char text[32];
+	for (int i = 0; i < p->nmodes; i++) {
+		for (int k = 0; k < PARTS; k++)
+			total[i] += fmax(0, summary(p, i, parts[k]).median);
+		most = fmax(most, total[i]);
+	}
+	fprintf(f,
+		"<svg class=\"chart %s\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"what a "
+		"request takes\">\n",
+		class, width, LINE * p->nmodes);
+	for (int i = 0; i < p->nmodes; i++) {
+		double x = 0, scale = (width - 70) / most;
+		fprintf(f, "<text x=\"0\" y=\"%d\">%s</text>\n", LINE * i + 14, p->modes[i]->name);
+		for (int k = 0; k < PARTS; k++) {
+			double v = summary(p, i, parts[k]).median;
+			if (!(v > 0))
+				continue;
+			fprintf(f,
+				"<rect class=\"p%d\" x=\"%.1f\" y=\"%d\" width=\"%.1f\" "
+				"height=\"%d\"><title>%s: %s</title></rect>\n",
+				k, x, LINE * i + 20, v * scale, BAR, metrics[parts[k]].name,
+				figure(v, text, sizeof text));
+			x += v * scale;
+		}
+		fprintf(f, "<text x=\"%.1f\" y=\"%d\">%s us</text>\n", x + 6, LINE * i + 36,
+			figure(total[i], text, sizeof text));
+	}
+	fputs("</svg>\n", f);
+}
+
 /* Each round a dot, each mode a line, its median a stroke: from the least to the most of all. */
 void strip(const Plan *p, FILE *f, int metric)
 {

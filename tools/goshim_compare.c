@@ -1,5 +1,5 @@
 /*
- * goshim compare: the same server natively and on goroutines, in turn, under the same load.
+ * goshim compare: the same server natively, on the kernel's threads but counted, and on goroutines, in turn, under the same load.
  *
  * Each round has a fresh server, and the modes take turns in going first, so that a noisy machine is noisy for all
  * and a drift is no difference. What is a difference and what is noise is told apart by the rounds' ranges
@@ -18,8 +18,9 @@
 #include <unistd.h>
 
 static const Mode modes[] = {
-    {"native", "without the library", false, NULL},
-    {"goroutines", "each thread a goroutine", true, NULL},
+    {"native", "without the library", false, false, NULL},
+    {"kernel", "threads as they are, and counted", true, true, "mode=kernel"},
+    {"goroutines", "each thread a goroutine", true, false, "mode=goroutines"},
 };
 enum { NMODES = sizeof modes / sizeof modes[0] };
 
@@ -62,12 +63,12 @@ static void choosemodes(const char *list)
 			if (plan.modes[k] == &modes[i])
 				fail("compare: --modes '%s': %s twice", list, modes[i].name);
 		if (i == NMODES)
-			fail("compare: --modes '%s': want some of native,goroutines", list);
+			fail("compare: --modes '%s': want some of native,kernel,goroutines", list);
 		plan.modes[plan.nmodes++] = &modes[i];
 		p += n + (p[n] == ',');
 	}
 	if (!plan.nmodes)
-		fail("compare: --modes '%s': want some of native,goroutines", list);
+		fail("compare: --modes '%s': want some of native,kernel,goroutines", list);
 }
 
 /* One of the built-in client's, or a command? Wrong ones are told before the first round. */
@@ -101,7 +102,7 @@ static void options(int argc, char **argv)
 	     {"port", 1, 0, PORT},     {"quiet", 0, 0, QUIET}, {0}};
 	int ch;
 	opterr = 0;
-	choosemodes("native,goroutines");
+	choosemodes("native,kernel,goroutines");
 	for (int at = optind; (ch = getopt_long(argc, argv, "+", longs, NULL)) != -1; at = optind) {
 		switch (ch) {
 		case ROUNDS:

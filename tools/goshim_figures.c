@@ -23,6 +23,9 @@ const Metric metrics[NMETRICS] = {
     [SECONDS] = {"seconds", "time of the load, s", -1},
     [CPUREQUEST] = {"cpu_us_per_request", "CPU per request, us", -1},
     [CPURUN] = {"cpu_ms", "CPU under the load, ms", -1},
+    [QUEUEREQUEST] = {"queue_us_per_request", "wait for a CPU / request, us", -1},
+    [GOQUEUEREQUEST] = {"runqueue_us_per_request", "goshim's queue / request, us", -1},
+    [LOCKREQUEST] = {"lock_us_per_request", "waits for locks / request, us", -1},
     [SWITCHREQUEST] = {"switches_per_request", "context switches / request", -1},
     [SWITCHRUN] = {"switches", "context switches", -1},
     [RSS] = {"rss_mib", "most memory (RSS), MiB", -1},
@@ -165,12 +168,27 @@ void totalhist(const Plan *p, int mode, struct hist *h)
 			hist_add(h, p->result[mode][i].hist);
 }
 
+int worstlocks(const Plan *p, int mode, LockSum *locks, int most)
+{
+	LockSum all[MAXROUNDS];
+	int n = 0;
+	for (int i = 0; i < p->rounds; i++)
+		for (int k = 0; k < p->result[mode][i].spent.nlocks; k++)
+			n = addlock(all, n, MAXROUNDS, &p->result[mode][i].spent.lock[k]);
+	n = n < most ? n : most;
+	memcpy(locks, all, sizeof *locks * (size_t)n);
+	return n;
+}
+
 /* --- the table ---------------------------------------------------------------------------------- */
 
 static void range(const Summary *s, char *buf, size_t size)
 {
 	char a[32], b[32];
-	snprintf(buf, size, "%s-%s", figure(s->min, a, sizeof a), figure(s->max, b, sizeof b));
+	*buf = 0;
+	if (s->n)
+		snprintf(buf, size, "%s-%s", figure(s->min, a, sizeof a),
+			 figure(s->max, b, sizeof b));
 }
 
 /* The metrics with each verdict, in lines that a terminal has room for. */
@@ -198,6 +216,20 @@ static void ofmode(const Plan *p, int mode)
 		if (column)
 			putchar('\n');
 	}
+}
+
+/* Those that its threads waited for longest. */
+static void locksof(const Plan *p, int mode)
+{
+	LockSum l[3];
+	int n = worstlocks(p, mode, l, 3);
+	if (n)
+		printf("\nlocks that %s waited for:", p->modes[mode]->name);
+	for (int i = 0; i < n; i++)
+		printf("%s %s %s (%.0f waits, longest %s)", i ? "," : "", l[i].name,
+		       duration(l[i].waited), l[i].waits, duration(l[i].max));
+	if (n)
+		putchar('\n');
 }
 
 void printtable(const Plan *p)
@@ -234,6 +266,8 @@ void printtable(const Plan *p)
 		printf("\n%s against %s (ratio):\n", p->modes[i]->name, p->modes[0]->name);
 		ofmode(p, i);
 	}
+	for (int i = 0; i < p->nmodes; i++)
+		locksof(p, i);
 	if (p->rounds == 1)
 		puts(
 		    "\nOne round shows no spread: what is noise can't be told. --rounds 5 would tell.");
@@ -291,6 +325,15 @@ static void jsonmode(const Plan *p, int mode, FILE *f)
 			separator = ", ";
 		}
 		putc('}', f);
+	}
+	LockSum l[SPENTLOCKS];
+	int n = worstlocks(p, mode, l, SPENTLOCKS);
+	fputs("], \"locks\": [", f);
+	for (int i = 0; i < n; i++) {
+		member(f, i ? ", {" : "{", "name", l[i].name);
+		member(f, ", ", "kind", l[i].kind);
+		fprintf(f, ", \"waits\": %.0f, \"waited_ns\": %.0f, \"max_wait_ns\": %.0f}",
+			l[i].waits, l[i].waited, l[i].max);
 	}
 	fputs("]}", f);
 }

@@ -10,9 +10,9 @@
 
 static const char style[] =
     ":root{--bg:#fff;--fg:#1a1d21;--soft:#5b6470;--line:#e3e6ea;--card:#f6f7f9;"
-    "--m0:#2f6fde;--m1:#c2500a;--m2:#2a8a55;--good:#17703d;--bad:#b3261e}\n"
+    "--m0:#2f6fde;--m1:#2a8a55;--m2:#c2500a;--p0:#4a7fd6;--p1:#b9a13a;--p2:#d2753c;--p3:#a8446e;--good:#17703d;--bad:#b3261e}\n"
     "@media(prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e6e9ed;--soft:#9aa4b0;"
-    "--line:#2b3138;--card:#1c2026;--m0:#7fadff;--m1:#ff9f5a;--m2:#67cf96;--good:#6fd79b;"
+    "--line:#2b3138;--card:#1c2026;--m0:#7fadff;--m1:#67cf96;--m2:#ff9f5a;--p0:#5f8fe0;--p1:#c9b356;--p2:#d9864f;--p3:#c0628a;--good:#6fd79b;"
     "--bad:#ff8a80}}\n"
     "*{box-sizing:border-box}\n"
     "body{margin:0 auto;max-width:1020px;padding:24px 16px 48px;background:var(--bg);color:var(--fg);"
@@ -33,6 +33,8 @@ static const char style[] =
     "path.m2{stroke:var(--m2)}path.mode{stroke-width:2.5}"
     "path.round{stroke-width:1;stroke-opacity:.35}\n"
     "path.mode.m1{stroke-dasharray:9 3}path.mode.m2{stroke-dasharray:3 3}\n"
+    "i.p0,rect.p0{background:var(--p0);fill:var(--p0)}i.p1,rect.p1{background:var(--p1);fill:var(--p1)}"
+    "i.p2,rect.p2{background:var(--p2);fill:var(--p2)}i.p3,rect.p3{background:var(--p3);fill:var(--p3)}\n"
     "svg text{fill:var(--soft);font:12px system-ui,sans-serif}.grid{stroke:var(--line)}\n"
     "svg.chart{display:block;width:100%;height:auto}svg.narrow{display:none}\n"
     "table{border-collapse:collapse;width:100%}\n"
@@ -149,9 +151,12 @@ static void figures(const Plan *p, FILE *f)
 		fputs("</td>", f);
 		for (int i = 0; i < p->nmodes; i++) {
 			Summary s = summary(p, i, m);
-			fprintf(f, "<td data-mode=\"%s\">%s<small>%s to %s</small></td>",
-				p->modes[i]->name, figure(s.median, a, sizeof a),
-				figure(s.min, b, sizeof b), figure(s.max, c, sizeof c));
+			fprintf(f, "<td data-mode=\"%s\">%s", p->modes[i]->name,
+				figure(s.median, a, sizeof a));
+			if (s.n)
+				fprintf(f, "<small>%s to %s</small>", figure(s.min, b, sizeof b),
+					figure(s.max, c, sizeof c));
+			fputs("</td>", f);
 		}
 		if (p->nmodes > 1)
 			fputs("<td class=\"ratio\">", f);
@@ -159,8 +164,10 @@ static void figures(const Plan *p, FILE *f)
 			double ratio;
 			Verdict v = verdict(p, i, m, &ratio);
 			if (v != NOTHING)
-				fprintf(f, "<span class=\"%s\">%s<small>%s</small></span>",
-					classes[v], times(ratio, a, sizeof a), verdictword(p, v));
+				fprintf(f, "<span class=\"%s\">%s<small>%s%s%s</small></span>",
+					classes[v], times(ratio, a, sizeof a),
+					p->nmodes > 2 ? p->modes[i]->name : "",
+					p->nmodes > 2 ? " " : "", verdictword(p, v));
 		}
 		fputs(p->nmodes > 1 ? "</td><td>" : "<td>", f);
 		strip(p, f, m);
@@ -185,6 +192,53 @@ static void percentiles(const Plan *p, FILE *f)
 		? "the time at which a request was planned to leave"
 		: "the time at which a request left, which was when the answer before it had come: "
 		  "a server that stalls delays few requests so (--rate)");
+}
+
+static void spending(const Plan *p, FILE *f)
+{
+	static const char *const parts[] = {"on a CPU", "waiting for a CPU",
+					    "in goshim's run queue", "waiting for locks"};
+	if (!known(p, CPUREQUEST))
+		return;
+	fputs("<h2>What a request takes of the server's threads</h2>\n<p class=\"legend\">", f);
+	for (int i = 0; i < 4; i++)
+		fprintf(f, "<span><i class=\"p%d\"></i>%s</span>", i, parts[i]);
+	fputs("</p>\n", f);
+	spentchart(p, f, "wide", 960);
+	spentchart(p, f, "narrow", 380);
+	fputs(
+	    "<p class=\"soft\">Medians, in us. Natively locks are not seen. A kernel thread waits for a "
+	    "lock until it runs again, so the wait for a CPU then is in both.</p>\n",
+	    f);
+}
+
+static void lockstable(const Plan *p, FILE *f)
+{
+	LockSum l[5];
+	bool any = false;
+	for (int i = 0; i < p->nmodes; i++) {
+		int n = worstlocks(p, i, l, 5);
+		if (n && !any)
+			fputs(
+			    "<h2>Locks that were waited for</h2>\n<div class=\"scroll\"><table><thead><tr>"
+			    "<th>lock</th><th>mode</th><th>kind</th><th>waits</th><th>waited</th>"
+			    "<th>mean</th><th>longest</th></tr></thead><tbody>\n",
+			    f);
+		any |= n > 0;
+		for (int k = 0; k < n; k++) {
+			fputs("<tr><td><code>", f);
+			escape(f, l[k].name);
+			fprintf(
+			    f,
+			    "</code></td><td>%s</td><td>%s</td><td>%.0f</td><td>%s</td><td>%s</td><td>%s</td></tr>\n",
+			    p->modes[i]->name, l[k].kind, l[k].waits, duration(l[k].waited),
+			    duration(l[k].waited / l[k].waits), duration(l[k].max));
+		}
+	}
+	if (any)
+		fputs(
+		    "</tbody></table></div>\n<p class=\"soft\">In all rounds. <code>goshim locks</code> has the stacks.</p>\n",
+		    f);
 }
 
 static void rounds(const Plan *p, FILE *f)
@@ -230,7 +284,11 @@ void writereport(const Plan *p, FILE *f)
 	fputs(style, f);
 	fputs("</style></head><body>\n<h1>", f);
 	for (int i = 0; i < p->nmodes; i++)
-		fprintf(f, "%s%s", i ? " and " : "", p->modes[i]->name);
+		fprintf(f, "%s%s",
+			i == 0              ? ""
+			: i < p->nmodes - 1 ? ", "
+					    : " and ",
+			p->modes[i]->name);
 	fputs("</h1>\n<p><code>", f);
 	escape(f, value);
 	fputs("</code></p>\n<p class=\"soft\">under <code>", f);
@@ -245,6 +303,8 @@ void writereport(const Plan *p, FILE *f)
 		cards(p, f);
 	figures(p, f);
 	percentiles(p, f);
+	spending(p, f);
+	lockstable(p, f);
 	rounds(p, f);
 	fputs("<h2>Where and how</h2>\n<table class=\"env\">\n", f);
 	for (int i = 0; environment(p, i, &name, value, sizeof value); i++) {

@@ -332,71 +332,6 @@ static noreturn void serverfailed(const Mode *mode, const char *when)
 
 /* --- does it listen? ---------------------------------------------------------------------------------- */
 
-typedef struct Listeners {
-	unsigned long inode[256];
-	int n;
-} Listeners;
-
-/* The sockets in a table of /proc/net that listen: on the port, or all. */
-static void readtable(Listeners *l, const char *path, long port)
-{
-	char line[512];
-	FILE *f = fopen(path, "re");
-	while (f && fgets(line, sizeof line, f) && l->n < 256) {
-		unsigned long inode, flags;
-		unsigned local, state;
-		if (strstr(path, "unix")) {
-			if (port ||
-			    sscanf(line, "%*x: %*x %*x %lx %*x %*x %lu", &flags, &inode) != 2 ||
-			    !(flags & 0x10000))
-				continue;
-		} else if (sscanf(line,
-				  " %*d: %*[0-9A-F]:%x %*[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %*u "
-				  "%*u %lu",
-				  &local, &state, &inode) != 3 ||
-			   state != 10 || (port && local != port)) {
-			continue;
-		}
-		l->inode[l->n++] = inode;
-	}
-	if (f)
-		fclose(f);
-}
-
-static bool amonglisteners(const Listeners *l, const char *target)
-{
-	unsigned long inode;
-	if (sscanf(target, "socket:[%lu]", &inode) != 1)
-		return false;
-	for (int i = 0; i < l->n; i++)
-		if (l->inode[i] == inode)
-			return true;
-	return false;
-}
-
-/* 1: it has one of them open; 0: not; -1: that is not to be seen. */
-static int holds(const Listeners *l, const char *pid)
-{
-	char path[300], target[64];
-	int found = 0;
-	snprintf(path, sizeof path, "/proc/%s/fd", pid);
-	DIR *d = opendir(path);
-	if (!d)
-		return errno == EACCES ? -1 : 0;
-	for (struct dirent *e; !found && (e = readdir(d));) {
-		ssize_t n = readlinkat(dirfd(d), e->d_name, target, sizeof target - 1);
-		if (n < 0 && errno == EACCES)
-			found = -1;
-		if (n <= 0)
-			continue;
-		target[n] = 0;
-		if (amonglisteners(l, target))
-			found = 1;
-	}
-	closedir(d);
-	return found;
-}
-
 /* Calls f for each process of the server's group until that says something other than 0, and says it. */
 static int eachprocess(int (*f)(const char *pid, void *arg), void *arg)
 {
@@ -414,15 +349,13 @@ static int eachprocess(int (*f)(const char *pid, void *arg), void *arg)
 
 static int listensin(const char *pid, void *arg)
 {
-	return holds(arg, pid);
+	return holdslistener(arg, pid);
 }
 
 static bool listens(long port)
 {
-	Listeners l = {.n = 0};
-	readtable(&l, "/proc/net/tcp", port);
-	readtable(&l, "/proc/net/tcp6", port);
-	readtable(&l, "/proc/net/unix", port);
+	Listeners l;
+	findlisteners(&l, port);
 	int r = l.n ? eachprocess(listensin, &l) : 0;
 	return r > 0 || (r < 0 && port);
 }
@@ -441,26 +374,6 @@ static int maps(const char *pid, void *arg)
 		found = strstr(line, "/" LIBRARY) != NULL;
 	free(line);
 	fclose(f);
-	return found;
-}
-
-/* Does it run goroutines? The scheduler's monitor is a thread of it then. */
-static int schedules(const char *pid, void *arg)
-{
-	char path[600], name[32];
-	int found = 0;
-	(void)arg;
-	snprintf(path, sizeof path, "/proc/%s/task", pid);
-	DIR *d = opendir(path);
-	for (struct dirent *e; d && !found && (e = readdir(d));) {
-		snprintf(path, sizeof path, "/proc/%s/task/%s/comm", pid, e->d_name);
-		FILE *f = fopen(path, "re");
-		found = f && fgets(name, sizeof name, f) && !strcmp(name, MONITOR "\n");
-		if (f)
-			fclose(f);
-	}
-	if (d)
-		closedir(d);
 	return found;
 }
 
@@ -494,9 +407,7 @@ static void awaitport(long port)
 {
 	Listeners l;
 	for (int ms = 0; port; ms += TICK) {
-		l.n = 0;
-		readtable(&l, "/proc/net/tcp", port);
-		readtable(&l, "/proc/net/tcp6", port);
+		findlisteners(&l, port);
 		if (!l.n)
 			return;
 		if (ms > 2000)
@@ -589,6 +500,7 @@ static void serverfigures(const struct sample *a, const struct sample *b, double
 			  Round *out)
 {
 	double cpu = (double)(b->cpu_us - a->cpu_us);
+	double queued = (double)b->queued_ns - (double)a->queued_ns;
 	double switches =
 	    (double)(b->voluntary + b->involuntary) - (double)(a->voluntary + a->involuntary);
 	out->value[CPURUN] = cpu / 1e3;
@@ -598,7 +510,35 @@ static void serverfigures(const struct sample *a, const struct sample *b, double
 	if (requests > 0) {
 		out->value[CPUREQUEST] = cpu / requests;
 		out->value[SWITCHREQUEST] = switches / requests;
+		/* Less: threads have ended, and nobody knows how long they had waited. */
+		if (queued >= 0)
+			out->value[QUEUEREQUEST] = queued / 1e3 / requests;
 	}
+}
+
+static int addspent(const char *pid, void *arg)
+{
+	spentby(atoi(pid), arg);
+	return 0;
+}
+
+/* What the server's threads have spent so far, as the library has counted it. */
+static Spent spent(const Mode *mode)
+{
+	Spent s = {0};
+	if (mode->library)
+		eachprocess(addspent, &s);
+	return s;
+}
+
+static void spentfigures(const Mode *mode, Spent before, double requests, Round *out)
+{
+	out->spent = spent(mode);
+	if (!out->spent.there || !(requests > 0))
+		return;
+	if (!mode->kernel)
+		out->value[GOQUEUEREQUEST] = (out->spent.queued - before.queued) / 1e3 / requests;
+	out->value[LOCKREQUEST] = (out->spent.locks - before.locks) / 1e3 / requests;
 }
 
 typedef struct Client {
@@ -616,6 +556,7 @@ static void builtinload(const Plan *p, const Mode *mode, const char *spec, Round
 {
 	char why[256];
 	Client c = {.o = p->client};
+	Spent before = spent(mode);
 	if (!load_spec(&c.o, spec, why, sizeof why) || !load_complete(&c.o, why, sizeof why))
 		fail("compare: --load: %s", why);
 	if (p->rate > 0)
@@ -640,6 +581,7 @@ static void builtinload(const Plan *p, const Mode *mode, const char *spec, Round
 	out->value[MAX] = (double)h->max / 1e3;
 	serverfigures(&r->from, &r->until, requests, out);
 	out->value[THREADS] = r->max_threads;
+	spentfigures(mode, before, (double)r->answers, out);
 	if (c.o.rate > 0)
 		out->value[CLIENTLATE] = (double)hist_value(&r->late, .99) / 1e3;
 	munmap(c.r, sizeof *c.r);
@@ -657,6 +599,7 @@ static void commandload(const Plan *p, const Mode *mode, char *command, Round *o
 	char *text = malloc(OUTPUT);
 	if (!text || pipe2(pipes, O_CLOEXEC))
 		fail("compare: %s", strerror(errno));
+	Spent before = spent(mode);
 	take_sample(&a, server, true);
 	startload(runcommand, command, pipes[1]);
 	close(pipes[1]);
@@ -667,6 +610,7 @@ static void commandload(const Plan *p, const Mode *mode, char *command, Round *o
 		out->value[m] = said(text, metrics[m].key);
 	out->value[SECONDS] = (double)(b.t - a.t) / 1e9;
 	serverfigures(&a, &b, said(text, "requests"), out);
+	spentfigures(mode, before, said(text, "requests"), out);
 	free(text);
 }
 
@@ -690,7 +634,7 @@ void oneround(const Plan *p, const Mode *mode, Round *out)
 	siginfo_t info;
 	if (ended(server, &info))
 		serverfailed(mode, "under load");
-	out->idle = mode->library && !eachprocess(schedules, NULL);
+	out->idle = mode->library && !out->spent.there;
 	endserver();
 	free(load);
 }

@@ -77,7 +77,8 @@ struct options {
 struct sample {
 	uint64_t cpu_us, voluntary, involuntary, syscalls, answers, t;
 	unsigned threads;
-	uint64_t rss_kb; /* the most that it has been so far */
+	uint64_t rss_kb;    /* the most that it has been so far */
+	uint64_t queued_ns; /* threads that live have waited for a CPU */
 };
 
 struct result {

@@ -45,6 +45,10 @@ static void sample_threads(struct sample *s, int pid)
 			continue;
 		s->voluntary += field_of(buf, "\nvoluntary_ctxt_switches:");
 		s->involuntary += field_of(buf, "\nnonvoluntary_ctxt_switches:");
+		uint64_t queued;
+		snprintf(path, sizeof path, "/proc/%d/task/%.20s/schedstat", pid, e->d_name);
+		if (read_file(path, buf, sizeof buf) && sscanf(buf, "%*u %" SCNu64, &queued) == 1)
+			s->queued_ns += queued;
 	}
 	if (d)
 		closedir(d);

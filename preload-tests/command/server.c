@@ -36,6 +36,41 @@ static void spin(void)
 	while ((now.tv_sec - from.tv_sec) * 1000000000L + now.tv_nsec - from.tv_nsec < 2000000);
 }
 
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+static long waited, locked; /* under it */
+
+static long now(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000L + ts.tv_nsec;
+}
+
+/* Has a lock for 2 ms, and counts how long it waited for that. */
+static void lock(void)
+{
+	long before = now();
+	pthread_mutex_lock(&one_at_a_time);
+	waited += now() - before;
+	locked++;
+	usleep(2000);
+	pthread_mutex_unlock(&one_at_a_time);
+}
+
+static void *say_at_term(void *arg)
+{
+	int sig;
+	const char *mode = getenv("GOSHIM");
+	sigwait(arg, &sig);
+	pthread_mutex_lock(&one_at_a_time);
+	FILE *f = fopen(!mode                    ? "waited-native"
+			: strstr(mode, "kernel") ? "waited-kernel"
+						 : "waited-goroutines",
+			"a");
+	fprintf(f, "%ld %ld\n", waited, locked);
+	exit(fclose(f));
+}
+
 static void *serve(void *arg)
 {
 	int fd = (int)(long)arg;
@@ -49,6 +84,8 @@ static void *serve(void *arg)
 			usleep(200000);
 		if (is("spin"))
 			spin();
+		if (is("lock"))
+			lock();
 		if (is("crash") && count > 20)
 			abort();
 		if (is("leave") && count > 20)
@@ -104,9 +141,15 @@ int main(int argc, char **argv)
 	}
 	if (is("forks") && fork() > 0)
 		wait(NULL); /* its child serves */
+	pthread_t t;
+	sigset_t term;
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	if (is("lock") && (pthread_sigmask(SIG_BLOCK, &term, NULL) ||
+			   pthread_create(&t, NULL, say_at_term, &term)))
+		return 1;
 	int fd = listener(port);
 	for (;;) {
-		pthread_t t;
 		int c = accept(fd, NULL, NULL);
 		if (c < 0)
 			return 1;
