@@ -316,6 +316,9 @@ uint64_t netpollwhen(const PollTicket *t, int n);
 /* fd was closed or replaced by the program: whoever waits for it looks again. */
 void netpollmade(int fd); /* fd is a new file: it means something else, though no close was seen */
 void netpollclosed(int fd);
+/* fd has got something to read, as far as the caller knows: who waits for it is readied, unless an M sleeps in
+ * the poller, whom the kernel has told. */
+void netpollhint(int fd);
 /* fd is one of the poller's own, which the program never opened. */
 bool netpollowns(int fd);
 

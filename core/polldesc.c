@@ -238,6 +238,27 @@ void netpollclosed(int fd)
 	pollready(list.head);
 }
 
+void netpollhint(int fd)
+{
+	PollDesc *pd = knowndesc(fd);
+	Glist list = {NULL, &list.head, 0};
+
+	if (pd == NULL || __atomic_load_n(&pd->waiters, __ATOMIC_RELAXED) == NULL)
+		return;
+	/* Two that wake for one event are worse than one. */
+	if (atomic_load_explicit(&sched.lastpoll, memory_order_relaxed) == 0 &&
+	    !atomic_load_explicit(&sched.sysmonpolls, memory_order_relaxed))
+		return;
+	Section s = sectionenter();
+	wake(pd, PollRead, &list);
+	sectionleave(s);
+	for (G *gp = list.head, *next; gp != NULL; gp = next) {
+		next = gp->schedlink;
+		gp->schedlink = NULL;
+		goready(gp, true);
+	}
+}
+
 /* --- waiting ----------------------------------------------------------------------- */
 
 /* Makes sure of events: 0, 1 if that is from memory, or -errno. */

@@ -12,6 +12,9 @@
 _Atomic uint16_t fdhints[NFDHINT];
 _Atomic bool fdtimed, fdlowat;
 
+/* For the end of a pipe that is written: the other one, above how often that had been closed. As stale as a hint may be. */
+static _Atomic uint32_t fdreader[NFDHINT];
+
 static long getopt_int(int fd, int opt)
 {
 	int value = 0;
@@ -129,12 +132,34 @@ SHIM(int, socketpair, int domain, int type, int protocol, int fds[2])
 	return r;
 }
 
+/* Both numbers below NFDHINT, and the reader's not 0. */
+static void madepipe(const int fds[2], int flags)
+{
+	_Static_assert(NFDHINT == 1 << 16, "16 bits a number");
+	for (int i = 0; i < 2; i++)
+		made(fds[i], FdStream, flags);
+	if (fds[0] < NFDHINT && fds[1] < NFDHINT)
+		atomic_store_explicit(&fdreader[fds[1]],
+				      (uint32_t)fds[0] << 16 | (uint32_t)fdcloses(fds[0]),
+				      memory_order_relaxed);
+}
+
+void fdwritten(int fd)
+{
+	if ((unsigned)fd >= NFDHINT)
+		return;
+	uint32_t reader = atomic_load_explicit(&fdreader[fd], memory_order_relaxed);
+
+	if (reader >> 16 && fdcloses((int)(reader >> 16)) == (int)(reader & 0xffff))
+		netpollhint((int)(reader >> 16));
+}
+
 SHIM(int, pipe, int fds[2])
 {
 	int r = real.pipe(fds);
 
-	for (int i = 0; r == 0 && i < 2; i++)
-		made(fds[i], FdStream, 0);
+	if (r == 0)
+		madepipe(fds, 0);
 	return r;
 }
 
@@ -142,8 +167,8 @@ SHIM(int, pipe2, int fds[2], int flags)
 {
 	int r = real.pipe2(fds, flags);
 
-	for (int i = 0; r == 0 && i < 2; i++)
-		made(fds[i], FdStream, flags);
+	if (r == 0)
+		madepipe(fds, flags);
 	return r;
 }
 

@@ -75,6 +75,9 @@ static inline void fdmade(int fd, int hint)
  * program's own call will say EBADF). */
 int fdkind(int fd);
 
+/* fd, the end of a pipe that is written, was written to: tells who waits at the other end, if both were made here. */
+void fdwritten(int fd);
+
 /* Is it O_NONBLOCK? Asks the kernel, and remembers. */
 bool fdnonblock(int fd);
 

@@ -156,6 +156,8 @@ static long move(Op *op)
 		return sys6(op->nr, op->a[0], op->a[1], op->a[2], op->a[3], op->a[4], op->a[5]);
 	if (op->mode == PollWrite && op->trynr >= 0) {
 		r = attempt(op);
+		if (r > 0 && op->trynr == SYS_pwritev2)
+			fdwritten(op->fd);
 		if (r != -EAGAIN && r != -EINTR)
 			return r;
 	}

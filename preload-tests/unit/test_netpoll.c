@@ -209,6 +209,36 @@ Test(netpoll, who_switches_asks_in_between, .timeout = 20)
 	inscheduler(1, 3, asksbetween);
 }
 
+/* Nothing comes from the kernel: who has written says so. */
+static void hinted(void *unused)
+{
+	PollTicket t;
+
+	(void)unused;
+	must(netpollticket(&t, fds[0], PollRead) == 0);
+	must(netpollwait(&t, 1, FOREVER, WaitIORead, 0) == 0);
+	atomic_fetch_add(&done, 1);
+}
+
+static void hints(void)
+{
+	must(pipe(fds) == 0);
+	netpollhint(fds[0]); /* nobody waits */
+	for (int i = 1; i <= 3; i++) {
+		spawn(hinted, NULL);
+		while (done < i) {
+			netpollhint(fds[0]);
+			gosched();
+		}
+	}
+	joinall();
+}
+
+Test(netpoll, a_hint_ends_the_wait, .timeout = 20)
+{
+	inscheduler(1, 2, hints);
+}
+
 static void errors(void)
 {
 	PollTicket t;
