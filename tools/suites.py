@@ -347,6 +347,13 @@ def suite_repeat():
     return counted(["preload-tests/run", "build", "--repeat", "5"], 3600)
 
 
+def suite_kernel():
+    """the preload suite in kernel mode, where all is as without the library"""
+    exists("preload-tests/run", "preload-tests/run")
+    need_release()
+    return counted(["preload-tests/run", "build", "-j", "2", "--mode", "kernel"], 900)
+
+
 def suite_debug():
     """the preload suite with a debug build: lock ranks and run-time contracts checked"""
     exists("preload-tests/run", "preload-tests/run")
@@ -404,7 +411,7 @@ def suite_figures():
 
 
 SUITES = ["build", "style", "tools", "roles", "unit", "preload", "fleet", "servers", "gdb", "dump", "command", "stat", "top", "trace", "profile", "bench", "demo"]
-LONG = ["debug", "repeat", "soak", "runtimes", "loads", "dumps", "figures"]
+LONG = ["debug", "kernel", "repeat", "soak", "runtimes", "loads", "dumps", "figures"]
 
 
 def main(argv):
