@@ -417,6 +417,10 @@ void metricsend(void); /* the process ends in an orderly way */
 void metricscomplete(
     void); /* the system may refuse to give memory from now on: gets what may be needed */
 
+/* The flight recorder (flight.c) has something to write; writes it. On an M without a P, one at a time. */
+bool flightasked(void);
+void flightwrite(void);
+
 /* --- requests (requests.c) ------------------------------------------------- */
 
 /* A connection that was accepted. Its calls are no-ops where nothing is counted. */

@@ -128,6 +128,18 @@ LockRecord *lockrecord(const void *lock, uint64_t site, LockKind kind, LockLink 
 	return r;
 }
 
+const LockRecord *lockrecordat(uint64_t address)
+{
+	const LockRecord *found = NULL;
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		uint16_t n = atomic_load_explicit(&slots[i], memory_order_acquire);
+		const LockRecord *r = n && lockrecords ? &lockrecords[n - 1] : NULL;
+		if (r && r->address == address && (!found || r > found))
+			found = r;
+	}
+	return found;
+}
+
 int lockmodule(const ModuleRecord *m)
 {
 	for (uint32_t i = 0; i < nmodules; i++)

@@ -62,6 +62,9 @@ static inline void lockmax(uint64_t *max, uint64_t v)
 	       !__atomic_compare_exchange_n(max, &old, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 }
+/* The record of the lock at that address, the last of several; NULL: none. Slow. */
+const LockRecord *lockrecordat(uint64_t address);
+
 /* Is the record of many locks, which may be locked at the same time? */
 static inline bool lockmany(const LockRecord *r)
 {

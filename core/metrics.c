@@ -104,11 +104,11 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 		now = since;
 	if (mp && from == Grunning)
 		mp->lastmove = now;
-	gp->since = now;
 	if (unlikely(gp->serving))
 		gp->serving->sum[partof[histof(gp, from)]] += now - since;
 	if (tracing(now))
 		tracemove(m, shared, gp, from, to, now);
+	gp->since = now;
 	addto(&m->shard->moves[from][to], 1, shared);
 	if (to == Gwaiting) {
 		gp->parked = now;
@@ -149,11 +149,11 @@ void metricsmove(G *gp, uint32_t from, uint32_t to)
 		gp->parked = now;
 		addonce(&m->shard->began[gp->waitreason], 1);
 	}
-	gp->since = now;
 	if (unlikely(gp->serving))
 		gp->serving->sum[partof[h]] += now - since;
 	if (tracing(now))
 		tracemove(m, false, gp, from, to, now);
+	gp->since = now;
 	addonce(&m->shard->moves[from][to], 1);
 	addonce(b, 1);
 	addonce(&m->shard->sum[h], now - since);

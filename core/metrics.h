@@ -109,6 +109,13 @@ bool metricspage(Meter *m, uint32_t page);
 void metricssweep(void);
 uint64_t metricspidns(void); /* of this process; 0: can't be told */
 
+/* Calls put for what of the region somebody needs to make sense of its events, but for these: of n bytes that are `at`
+ * in it. Until false. */
+bool metricsimage(bool (*put)(void *arg, uint64_t at, const void *p, uint64_t n), void *arg);
+uint64_t metricsplace(const void *p);                     /* where in it that is */
+void metricsthread(uint8_t slot, char name[METRICSNAME]); /* the name of threads in that slot */
+uint64_t metricstrace(void);                              /* ... and the TraceHeader */
+
 /* A record of locks or modules is needed; the same. */
 bool metricsrecord(const void *record);
 
@@ -135,14 +142,18 @@ static inline bool tracing(uint64_t now)
 {
 	return unlikely(now < __atomic_load_n(traceuntil, __ATOMIC_RELAXED));
 }
+/* gp->since is still that of `from`. */
 void tracemove(const Meter *m, bool shared, const G *gp, uint32_t from, uint32_t to, uint64_t now);
 /* Something else happens, to the goroutine that calls if it is one's doing. */
 void traceevent(uint32_t type, uint64_t arg);
+void traceof(int64_t goid, uint32_t type, uint64_t arg); /* ... to that one; 0: to none */
+void tracealways(void);                                  /* whether somebody reads or not */
 void traceforkchild(void);
 
 /* ticks.c */
 extern TickPoints tickpoints;
-int64_t ticksns(uint64_t n); /* how long they are */
+int64_t ticksns(uint64_t n);  /* how long they are */
+uint64_t nsticks(int64_t ns); /* ... and how many that are */
 void ticksstart(void);
 void tickslook(void);  /* now and then: keeps the rate right */
 void ticksavoid(void); /* the counter may not be read any more */

@@ -53,6 +53,8 @@ Debug debug = {.slice = 2000000,
 	       .maxm = 10000,
 	       .maxkblocked = -1,
 	       .maxkwaits = 256,
+	       .flightfiles = 10,
+	       .flightdir = "/tmp",
 	       .traceback = TracebackSingle};
 Host host;
 __thread G *goshim_g __attribute__((tls_model("initial-exec")));

@@ -12,6 +12,7 @@
  *
  * An orderly end removes the file, unless GOSHIM=metrics=keep; who is killed leaves it (leftovers.c).
  */
+#include "flight.h"
 #include "metrics.h"
 #include "runtime.h"
 #include "text.h"
@@ -331,7 +332,7 @@ void metricsinit(int32_t n, bool kernel)
 		    .names = NAMESAT,
 		    .shards = pages(HEADSAT + (uint64_t)(n + 1) * sizeof(TraceHead)),
 		    .stride = pages(sizeof(Shard)),
-		    .ringsize = kernel ? 0 : TraceRingEvents * sizeof(TraceEvent)};
+		    .ringsize = kernel ? 0 : flightevents(n + 1) * sizeof(TraceEvent)};
 	r.locks = r.shards + r.stride * (uint64_t)(n + 1);
 	r.modules = r.locks + LockRecords * sizeof(LockRecord);
 	r.size = r.locks + TABLES * (uint64_t)PAGE;
@@ -356,6 +357,10 @@ void metricsinit(int32_t n, bool kernel)
 	metricsthreads(sched.mcount);
 	lockstatinit((LockRecord *)((char *)region.header + region.locks),
 		     (ModuleRecord *)((char *)region.header + region.modules));
+	if (debug.flight && !kernel)
+		flightinit(r.rings && (r.complete ||
+				       !populate((char *)r.header + r.rings, r.whole - r.rings)),
+			   r.whole - r.size);
 }
 
 void metricsmeter(Meter *m, int32_t p)
@@ -406,6 +411,40 @@ bool metricsrecord(const void *record)
 	return true;
 }
 
+bool metricsimage(bool (*put)(void *arg, uint64_t at, const void *p, uint64_t n), void *arg)
+{
+	const char *base = (const char *)region.header;
+	bool ok = base && put(arg, 0, base, region.shards);
+	for (int32_t i = 0; ok && i <= sched.nallp; i++) {
+		const Shard *s = i < sched.nallp ? sched.allp[i]->meter.shard : nobodys.shard;
+		if ((const char *)s > base && (const char *)s < base + region.locks)
+			ok = put(arg, (uint64_t)((const char *)s - base), s, pages(SHARD(buckets)));
+	}
+	for (uint64_t i = 0; ok && i < TABLES; i++) {
+		uint64_t at = region.locks + i * PAGE;
+		if (region.complete || (atomic_load(&tablepages[i / 64]) >> i % 64 & 1))
+			ok = put(arg, at, base + at, PAGE);
+	}
+	return ok;
+}
+
+void metricsthread(uint8_t slot, char name[METRICSNAME])
+{
+	const char(*names)[METRICSNAME] =
+	    (const char(*)[METRICSNAME])((char *)region.header + region.names);
+	memcpy(name, slot ? names[slot % Names] : region.header->name, METRICSNAME);
+}
+
+uint64_t metricstrace(void)
+{
+	return TRACEAT;
+}
+
+uint64_t metricsplace(const void *p)
+{
+	return (uint64_t)((const char *)p - (const char *)region.header);
+}
+
 static void complete(Meter *m)
 {
 	Shard *s = m->shard;
@@ -426,6 +465,7 @@ void metricscompleteall(Meter *m, uint32_t n)
 
 void metricscomplete(void)
 {
+	flightforbidden();
 	if (!region.header || region.complete)
 		return;
 	region.complete = true;
@@ -532,6 +572,7 @@ void metricsend(void)
 	MetricsHeader *h = region.header;
 	if (!h || h->pid != (int32_t)sys0(SYS_getpid))
 		return;
+	flightend();
 	tickslook();
 	h->state = MetricsEnded;
 	if (region.path[0] && !debug.metricskeep)
@@ -554,5 +595,6 @@ void metricsforkchild(void)
 	if (region.header)
 		sys2(SYS_munmap, (long)region.header, (long)region.whole);
 	traceforkchild();
+	flightforkchild();
 	metricsforget();
 }

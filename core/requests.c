@@ -21,6 +21,7 @@
  */
 #include "requests.h"
 
+#include "flight.h"
 #include "runtime.h"
 
 #include <string.h>
@@ -198,6 +199,8 @@ static void finish(Conn *c)
 			  .atmost = c->atmost};
 		memcpy(t.parts, c->parts, sizeof t.parts);
 		metricsrequest(c->listener, &t);
+		if (unlikely(c->last - c->start > flightlimit) && !t.streamed)
+			flightrequest(c->server, c->start, c->last, t.parts);
 	}
 	c->state = Idle;
 	c->server = NULL;

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MAXPROCS = 1024 };
+enum { MAXPROCS = 1024, FLIGHTDIR = 200 };
 
 /* What is done about deadlocks. */
 typedef enum Deadlock {
@@ -25,6 +25,9 @@ typedef struct Debug {
 	bool metricskeep; /* the region's file, at an orderly end */
 	bool locks;       /* count each lock, and for how long it is held */
 	bool requests;    /* are timed */
+	int64_t flight;   /* ns: what takes longer is written to a file (flight.c); 0: nothing is */
+	int64_t flightfiles; /* at most */
+	char flightdir[FLIGHTDIR];
 	Deadlock deadlock;
 	bool nofsgsbase;     /* as if user code could not write FS base */
 	int64_t slice;       /* ns before a runner is preempted */

@@ -88,6 +88,13 @@ int64_t ticksns(uint64_t n)
 			       GET(tickpoints.lastticks) - tickpoints.startticks);
 }
 
+uint64_t nsticks(int64_t ns)
+{
+	ticksns(0);
+	return scaled((uint64_t)ns, GET(tickpoints.lastticks) - tickpoints.startticks,
+		      (uint64_t)(GET(tickpoints.lastns) - tickpoints.startns));
+}
+
 void ticksavoid(void)
 {
 	if (atomic_load(&sched.notsc))

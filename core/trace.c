@@ -10,9 +10,10 @@
  * A signal handler may come at any instruction and record something itself: its place is the next, and a reader waits for
  * the one before it (tracefile.h).
  */
+#include "flight.h"
 #include "runtime.h"
 
-static uint64_t never;
+static uint64_t never, always = UINT64_MAX;
 uint64_t *traceuntil = &never;
 
 static void record(const TraceRing *r, bool shared, uint64_t ticks, uint64_t what, uint64_t arg)
@@ -49,9 +50,11 @@ noinline_fn void tracemove(const Meter *m, bool shared, const G *gp, uint32_t fr
 	record(&m->ring, shared, now,
 	       TRACEWHAT(from * 8 + to, gp->waitreason, gp->nameslot, gp->goid),
 	       argof(gp, from, to));
+	if (unlikely(now - gp->since > flightlimit))
+		flightmove(gp, from, to, now);
 }
 
-void traceevent(uint32_t type, uint64_t arg)
+void traceof(int64_t goid, uint32_t type, uint64_t arg)
 {
 	if (likely(!__atomic_load_n(traceuntil, __ATOMIC_RELAXED)))
 		return;
@@ -60,8 +63,18 @@ void traceevent(uint32_t type, uint64_t arg)
 		return;
 	bool shared;
 	Meter *m = metermine(&shared);
+	record(&m->ring, shared, now, TRACEWHAT(type, 0, 0, goid), arg);
+}
+
+void traceevent(uint32_t type, uint64_t arg)
+{
 	G *me = getg();
-	record(&m->ring, shared, now, TRACEWHAT(type, 0, 0, me ? me->goid : 0), arg);
+	traceof(me ? me->goid : 0, type, arg);
+}
+
+void tracealways(void)
+{
+	traceuntil = &always;
 }
 
 void traceforkchild(void)

@@ -4,7 +4,7 @@
  * It is asked for when the program hangs or dies, so it waits for nobody: it takes no lock but capture.c's,
  * and stops nothing.
  */
-#include "capture.h"
+#include "report.h"
 
 #include "text.h"
 
@@ -22,8 +22,8 @@ enum {
 /* Text on its way to a file descriptor. */
 typedef struct Out {
 	int fd;
-	bool dead; /* nobody takes it */
-	bool epipe;
+	bool dead;   /* nobody takes it */
+	long failed; /* -errno of why, 0: too late */
 	Text text;
 	char buf[4096];
 } Out;
@@ -55,20 +55,25 @@ static void outflush(Out *o)
 		if (r == -EINTR || r == -EAGAIN)
 			continue;
 		o->dead = r <= 0;
-		o->epipe |= r == -EPIPE;
+		o->failed = r < 0 ? r : 0;
 		at += r > 0 ? (size_t)r : 0;
 	}
 	o->text.n = 0;
 }
 
-static void out(const char *fmt, ...)
+static void outv(const char *fmt, va_list ap)
 {
 	Out *o = &tb.out;
-	va_list ap;
 	if (o->text.size - o->text.n < 1024)
 		outflush(o);
-	va_start(ap, fmt);
 	textputv(&o->text, fmt, ap);
+}
+
+static void out(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	outv(fmt, ap);
 	va_end(ap);
 }
 
@@ -165,7 +170,8 @@ static void printheader(G *gp, GStatus s, const char *what)
 	out("]:\n");
 }
 
-static void printgoroutine(G *gp)
+/* False: it has ended. */
+static bool printgoroutine(G *gp)
 {
 	static const char *const names[] = {[Grunnable] = "runnable",
 					    [Grunning] = "running",
@@ -174,7 +180,7 @@ static void printgoroutine(G *gp)
 	GStatus s;
 	bool have = capture(tb.capture, gp, &s);
 	if (s == Gidle || s == Gdead)
-		return;
+		return false;
 	printheader(gp, s, names[s]);
 	if (have)
 		printstack(tb.capture, false);
@@ -182,6 +188,7 @@ static void printgoroutine(G *gp)
 		out("\tgoroutine running on other thread; stack unavailable\n");
 	printcreator(gp);
 	out("\n");
+	return true;
 }
 
 /* --- which ones ----------------------------------------------------------------------- */
@@ -235,11 +242,13 @@ static void printall(G *except)
 	sysfree(list, (size + 1) * sizeof *list);
 }
 
-static void printone(int64_t id)
+static bool printone(int64_t id)
 {
+	bool there = false;
 	for (G *gp = atomic_load(&sched.allg); gp; gp = gp->alllink)
 		if (gp->goid == id)
-			printgoroutine(gp);
+			there |= printgoroutine(gp);
+	return there;
 }
 
 static void printwaiter(int64_t id)
@@ -251,6 +260,18 @@ static void printwaiter(int64_t id)
 	out("goroutine %d%s%s%s", id, name[0] ? " (" : "", name, name[0] ? ")" : "");
 }
 
+/* " (symbol+0x8)", if it is in one. */
+static void printobject(uintptr_t address)
+{
+	Frame object = {.pc = address, .data = true};
+	Symbol *s = &tb.symbol;
+	host.symbolize(&object, s);
+	if (s->function[0] && s->offset)
+		out(" (%s+0x%x)", s->function, s->offset);
+	else if (s->function[0])
+		out(" (%s)", s->function);
+}
+
 static void printcircle(const CircleWait *w, size_t n, size_t total)
 {
 	if (total == 1)
@@ -259,16 +280,10 @@ static void printcircle(const CircleWait *w, size_t n, size_t total)
 		out("goshim: deadlock: %d goroutines wait for each other's locks\n",
 		    (int64_t)total);
 	for (size_t i = 0; i < n; i++) {
-		Frame object = {.pc = (uintptr_t)w[i].lock, .data = true};
-		Symbol *s = &tb.symbol;
 		out("goshim: ");
 		printwaiter(w[i].id);
-		host.symbolize(&object, s);
 		out(" waits for %s %p", w[i].kind, w[i].lock);
-		if (s->function[0] && s->offset)
-			out(" (%s+0x%x)", s->function, s->offset);
-		else if (s->function[0])
-			out(" (%s)", s->function);
+		printobject((uintptr_t)w[i].lock);
 		out(" held by ");
 		printwaiter(w[(i + 1) % total].id);
 		out("\n");
@@ -291,12 +306,17 @@ typedef struct Job {
 	bool caller; /* the caller's stack first; gp: the goroutine that it is, or NULL */
 	G *gp;
 	Registers regs;
+	void (*tell)(void *arg); /* instead of all that */
+	void *arg;
 	bool whole; /* it was written */
+	long failed;
 } Job;
 
 static void writejob(Job *j)
 {
 	host.unwindbegin(false);
+	if (j->tell)
+		j->tell(j->arg);
 	if (j->title)
 		out("%s\n\n", j->title);
 	if (j->caller) {
@@ -323,18 +343,24 @@ static void writejob(Job *j)
 static void work(void *arg, Capture *c)
 {
 	Job *j = arg;
-	uint64_t pipe = 1ull << (SIGPIPE - 1), pending = 0;
+	uint64_t pending = 0, made = 0;
 	tb.capture = c;
 	tb.out.fd = j->fd;
-	tb.out.dead = tb.out.epipe = false;
+	tb.out.dead = false;
+	tb.out.failed = 0;
 	tb.out.text = textin(tb.out.buf, sizeof tb.out.buf);
 	sys2(SYS_rt_sigpending, (long)&pending, 8);
 	writejob(j);
-	if (tb.out.epipe && !(pending & pipe)) {
+	if (tb.out.failed == -EPIPE)
+		made = 1ull << (SIGPIPE - 1);
+	if (tb.out.failed == -EFBIG)
+		made = 1ull << (SIGXFSZ - 1);
+	if (made && !(pending & made)) {
 		int64_t now[2] = {0, 0};
-		sys4(SYS_rt_sigtimedwait, (long)&pipe, 0, (long)now, 8); /* ours */
+		sys4(SYS_rt_sigtimedwait, (long)&made, 0, (long)now, 8); /* ours */
 	}
 	j->whole = !tb.out.dead;
+	j->failed = tb.out.failed;
 }
 
 static bool run(Job *j)
@@ -387,4 +413,62 @@ void tracebackfatal(const char *name, const void *info, const void *ctx, bool al
 			(int64_t)si->si_code);
 	textend(&t);
 	run(&j);
+}
+
+/* --- reports --------------------------------------------------------------------------- */
+
+long report(int fd, void (*tell)(void *arg), void *arg)
+{
+	Job j = {.fd = fd, .tell = tell, .arg = arg};
+	if (run(&j))
+		return 0;
+	return j.failed ? j.failed : -ENOMEM;
+}
+
+void reporttext(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	outv(fmt, ap);
+	va_end(ap);
+}
+
+void reportobject(uintptr_t address)
+{
+	printobject(address);
+}
+
+void reportcall(uintptr_t pc)
+{
+	Symbol *s = &tb.symbol;
+	Frame f = {.pc = pc};
+	host.symbolize(&f, s);
+	if (s->function[0])
+		out("%s+0x%x", s->function, s->offset);
+	else if (s->object[0])
+		out("%s:0x%x", s->object, s->address);
+	else
+		out("%p", (void *)pc);
+}
+
+bool reportgoroutine(int64_t goid)
+{
+	return printone(goid);
+}
+
+void reportstack(const Capture *c)
+{
+	printstack(c, false);
+}
+
+bool reportflush(void)
+{
+	outflush(&tb.out);
+	return !tb.out.dead;
+}
+
+void reportfailed(long error)
+{
+	tb.out.dead = true;
+	tb.out.failed = error;
 }

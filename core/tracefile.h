@@ -10,6 +10,8 @@
  * A writer takes a place in the ring by adding to `next`, writes the event, and its `seq` last. A reader
  * believes what it has copied after it saw the right seq there, if `next` has not gone round since: what was overwritten
  * before it came is lost, and it knows how many.
+ *
+ * A file of the flight recorder has a copy of the region, with holes for most of it, in which the last second's events are.
  */
 #ifndef GOSHIM_TRACEFILE_H
 #define GOSHIM_TRACEFILE_H
@@ -29,8 +31,9 @@ typedef struct TraceEvent {
 } TraceEvent;
 
 typedef struct TraceHead {
-	uint64_t next; /* events that were begun */
-	uint64_t unused[7];
+	uint64_t next;  /* events that were begun */
+	uint64_t first; /* in a file of the flight recorder: the first that is there */
+	uint64_t unused[6];
 } TraceHead;
 
 typedef struct TraceHeader {
@@ -38,8 +41,8 @@ typedef struct TraceHeader {
 	uint32_t nrings, nevents; /* a power of two in each */
 	uint64_t heads, headsize; /* the first one's offset in the region */
 	uint64_t rings, ringsize; /* ... and the first event's */
-	uint64_t unused[2];
-	uint64_t until; /* ticks: up to then events are recorded; its cache line is its own */
+	uint64_t from, to; /* in a file of the flight recorder: ticks, all between is there */
+	uint64_t until;    /* ticks: up to then events are recorded; its cache line is its own */
 	uint64_t unused2[7];
 } TraceHeader;
 
@@ -53,7 +56,12 @@ enum {
 	TraceAsked,      /* processor number arg is to be left by what runs on it, */
 	TraceTaken,      /* ... or was taken from it */
 	TraceWorld,      /* the world goes on; arg: it stood for so many ticks */
+	TraceStall,      /* of the goroutine: it has waited for too long, arg ticks (flight.c) */
 };
+
+/* What a file of the flight recorder begins with; then, in 10 digits, where in it the region is, and a newline. What
+ * follows up to there is for people. */
+#define FLIGHT_TITLE "goshim flight recorder, version 1, events at byte "
 
 /* name: the slot of the goroutine's name (MetricNames). why: its WaitReason. */
 #define TRACEWHAT(type, why, name, goid)                                             \

@@ -1,5 +1,5 @@
 /*
- * dump.c - answering `goshim dump` and `goshim profile` (dump.h).
+ * dump.c - answering `goshim dump` and `goshim profile` (dump.h), and writing the flight recorder's files.
  *
  * A handler notes the request, sysmon has an M without a P answer it: goroutines that
  * compute for ever hold no M that sleeps, and sysmon has no time. One after another, since a
@@ -46,6 +46,8 @@ bool dumpasked(const siginfo_t *info)
 
 static bool anynoted(void)
 {
+	if (flightasked())
+		return true;
 	for (int i = 0; i < ASKERS; i++)
 		if (atomic_load(&asked[i]) & NOTED)
 			return true;
@@ -137,6 +139,7 @@ static void answer(uint64_t what)
 
 static void answernoted(void)
 {
+	flightwrite();
 	for (int i = 0; i < ASKERS; i++) {
 		uint64_t a = atomic_load(&asked[i]);
 		if (!(a & NOTED))

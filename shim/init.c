@@ -121,6 +121,29 @@ static void setrequests(int64_t v)
 	debug.requests = v != 0;
 }
 
+static void setflight(int64_t v)
+{
+	if (kernelmode) {
+		warn("GOSHIM=flight: ignored; mode=kernel has no events");
+		return;
+	}
+	debug.flight = v;
+	debug.requests = true;
+}
+
+static char directory[FLIGHTDIR]; /* the value that is being set */
+
+static void setflightdir(int64_t unused)
+{
+	(void)unused;
+	memcpy(debug.flightdir, directory, sizeof directory);
+}
+
+static void setflightfiles(int64_t v)
+{
+	debug.flightfiles = v;
+}
+
 _Static_assert(DeadlockReport == 0 && DeadlockAbort == 1 && DeadlockOff == 2, "deadlockwords");
 
 static const struct Key keys[] = {
@@ -142,6 +165,17 @@ static bool word(const char *s, size_t n, const char *const *words, int64_t *out
 
 static bool value(const struct Key *key, const char *s, size_t n, int64_t *out)
 {
+	if (key->words == TIME) {
+		*out = keytime(s, n);
+		return *out >= key->min && *out <= key->max;
+	}
+	if (key->words == DIRECTORY) {
+		if (!keydirectory(s, n, sizeof directory))
+			return false;
+		memcpy(directory, s, n);
+		directory[n] = 0;
+		return true;
+	}
 	return key->words ? word(s, n, key->words, out) : number(s, n, key->min, key->max, out);
 }
 

@@ -3,12 +3,16 @@
  * which makes an option of each (tools/goshim_run.c).
  *
  * S(name, min, max, words, allowed, argument, meaning): a number from min to max, or one of the words, which count
- * from 0. `allowed` is what the complaint of a bad value says; `argument` and `meaning` are goshim run --help's.
+ * from 0; of TIME a number with a unit, in ns from min to max; of DIRECTORY a path of less than max bytes. `allowed` is
+ * what the complaint of a bad value says; `argument` and `meaning` are goshim run --help's.
  */
 #ifndef GOSHIM_KEYS_H
 #define GOSHIM_KEYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 enum { MAXSETTINGS = 1023 }; /* characters of GOSHIM that are obeyed */
 
@@ -17,6 +21,30 @@ static const char *const deadlockwords[] = {"report", "abort", "off", NULL};
 static const char *const metricswords[] = {"remove", "keep", NULL};
 static const char *const modewords[] = {"goroutines", "kernel", NULL};
 #define NOWORDS NULL
+static const char *const TIME[] = {NULL}, *const DIRECTORY[] = {NULL};
+
+/* "20ms" and such: ns, or -1. */
+static inline int64_t keytime(const char *s, size_t n)
+{
+	static const struct {
+		const char *name;
+		int64_t ns;
+	} units[] = {{"ns", 1}, {"us", 1000}, {"ms", 1000000}, {"s", 1000000000}};
+	int64_t v = 0;
+	size_t i = 0;
+	for (; i < n && i < 12 && s[i] >= '0' && s[i] <= '9'; i++)
+		v = v * 10 + (s[i] - '0');
+	for (int k = 0; i && k < 4; k++)
+		if (n - i == strlen(units[k].name) && !memcmp(s + i, units[k].name, n - i) &&
+		    v <= INT64_MAX / units[k].ns)
+			return v * units[k].ns;
+	return -1;
+}
+
+static inline bool keydirectory(const char *s, size_t n, size_t max)
+{
+	return n > 0 && n < max && s[0] == '/' && !memchr(s, 0, n);
+}
 
 /* clang-format off */
 #define SETTINGS(S) \
@@ -36,6 +64,12 @@ static const char *const modewords[] = {"goroutines", "kernel", NULL};
 	  "", "for goshim locks: counts each lock and how long it is held, not only waits") \
 	S(requests, 0, 1, NOWORDS, "0 or 1", \
 	  "", "times requests, by listening socket, for goshim stat") \
+	S(flight, 1000, 3600000000000, TIME, "a time with its unit, 1us to 3600s", \
+	  "TIME", "writes what has happened when a wait or a request took longer than that") \
+	S(flightdir, 0, FLIGHTDIR, DIRECTORY, "an absolute path without a comma", \
+	  "DIR", "where flight writes; /tmp") \
+	S(flightfiles, 1, 1000, NOWORDS, "files at most, 1 to 1000", \
+	  "N", "how many files flight writes at most; 10") \
 	S(slice, 100, 10000000, NOWORDS, "us before a runner is preempted, 100 to 10000000", \
 	  "US", "how long a goroutine runs before others get its turn") \
 	S(sysmon, 100, 1000000, NOWORDS, "us of sysmon's longest tick, 100 to 1000000", \

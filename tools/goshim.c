@@ -49,6 +49,13 @@ static const Command commands[] = {
      "                     connect, sendto, poll, process_vm_readv and such; where the filter\n"
      "                     kills for one of them, the process dies. Docker's own allows them\n",
      dump, NULL},
+    {"flight", "show what the flight recorder has written of a wait that was too long",
+     "usage: goshim flight [--trace FILE [--bytes B]] RECORD\n"
+     "Writes the report of a file that a program which was started with goshim --flight TIME has made: who has waited\n"
+     "for what and for how long, who was in the way, where that was, who ran meanwhile.\n"
+     "  --trace FILE  all events of the last second before, for ui.perfetto.dev and chrome://tracing; - for stdout\n"
+     "  --bytes B     of that at most so much, 10000 to 4000000000; 200000000\n",
+     flight, NULL},
     {"locks", "show the locks that a process waits for",
      "usage: goshim locks [--top N] [--stacks N] [--json] PID\n"
      "       goshim locks [OPTION ...] [--output FILE] -- PROGRAM [ARGUMENT ...]\n"

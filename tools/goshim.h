@@ -20,6 +20,7 @@ int stat_(int argc, char **argv);
 int locks(int argc, char **argv);
 int top_(int argc, char **argv);
 int trace_(int argc, char **argv);
+int flight(int argc, char **argv);
 int profile_(int argc, char **argv);
 
 /* goshim_run.c */

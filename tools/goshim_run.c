@@ -195,7 +195,15 @@ static void key(const struct Key *k, const char *value)
 {
 	char what[64];
 	snprintf(what, sizeof what, "--%s", k->name);
-	if (k->words && !oneof(value, k->words, 0))
+	bool right = true;
+	if (k->words == TIME)
+		right = keytime(value, strlen(value)) >= k->min &&
+			keytime(value, strlen(value)) <= k->max;
+	else if (k->words == DIRECTORY)
+		right = keydirectory(value, strlen(value), (size_t)k->max) && !strchr(value, ',');
+	else if (k->words)
+		right = oneof(value, k->words, 0);
+	if (!right)
 		fail("%s '%s': want %s", what, value, k->allowed);
 	if (!k->words && value)
 		wholenumber(what, value, k->min, k->max);

@@ -160,6 +160,25 @@ int lockfigures(const MetricsSource *s, const Metrics *m, LockFigures **locks)
 	return n;
 }
 
+bool lockcalled(const MetricsSource *s, const Metrics *m, uint64_t address,
+		char name[LockName + 16])
+{
+	const LockRecord *r = NULL;
+	LockPlace place;
+	/* Of several that were there one after the other the last. */
+	for (uint32_t i = 0; i < m->nlocks; i++)
+		if (m->locks[i].kind > LockNone && m->locks[i].kind < LockMixed &&
+		    m->locks[i].address == address)
+			r = &m->locks[i];
+	if (!r || !address || !(r->name || r->site))
+		return false;
+	bool data = r->flags & LockStatic;
+	nameplace(s, m, r->name ? r->name : r->site, data, &place);
+	snprintf(name, LockName + 16, "%s%s%s", data ? "" : lockkind((LockKind)r->kind),
+		 data ? "" : " in ", place.name);
+	return true;
+}
+
 void lockstack(const MetricsSource *s, const Metrics *m, LockFigures *l)
 {
 	for (int i = 0; i < l->nframes; i++)

@@ -46,6 +46,9 @@ static inline bool lockisidle(const LockFigures *l)
  * are looked for under its own root.
  */
 int lockfigures(const MetricsSource *s, const Metrics *m, LockFigures **locks);
+/* What the lock at that address is called, if it was waited for; false: it is not known. */
+bool lockcalled(const MetricsSource *s, const Metrics *m, uint64_t address,
+		char name[LockName + 16]);
 /* Names of the stack, in l. */
 void lockstack(const MetricsSource *s, const Metrics *m, LockFigures *l);
 const char *lockkind(LockKind kind);

@@ -294,10 +294,11 @@ def suite_top():
 
 
 def suite_trace():
-    """goshim trace: events of processes that know the answer, the format, and what is lost"""
+    """goshim trace and the flight recorder: events of processes that know the answer, the format, and what is lost"""
     exists("preload-tests/trace/run", "preload-tests/trace/run")
     need_release()
-    return counted(["preload-tests/trace/run", "build"], 300)
+    trace, flight = (counted([f"preload-tests/{name}/run", "build"], 300) for name in ("trace", "flight"))
+    return [a + b for a, b in zip(trace, flight)]
 
 
 def suite_profile():

@@ -490,6 +490,21 @@ static void lost(const Taken *e, unsigned ring)
 		instant(ring, e->ticks, "not recorded", "ns", e->arg);
 }
 
+/* What the flight recorder has written this for. */
+static void stalled(const Taken *e, unsigned ring)
+{
+	bool new;
+	const Go *g = e->what >> 24 ? goroutine((int64_t)(e->what >> 24), &new) : NULL;
+	showproc(ring);
+	begin("i", PROCESSORS, ring + 1, nsof(e->ticks));
+	say(",\"s\":\"g\",\"name\":\"waited too long\",\"args\":{\"ns\":%" PRIu64,
+	    (uint64_t)((double)e->arg * j.t->nspertick));
+	if (g)
+		say(",\"goroutine\":%" PRId64 ",\"thread\":\"%s\"", g->id, gname(g));
+	say("}}");
+	done(nsof(e->ticks));
+}
+
 static void other(const Taken *e)
 {
 	unsigned ring = takenring(e), type = takentype(e);
@@ -510,6 +525,7 @@ static void other(const Taken *e)
 				  "processor taken");
 		return;
 	}
+	case TraceStall: return stalled(e, ring);
 	case TraceLost:
 	case TracePaused: return lost(e, ring);
 	case TraceThreads:

@@ -36,6 +36,12 @@ static uint64_t ticksat(const Tracing *t, int64_t ns)
 	return t->points.lastticks + (fabs(since) < 0x1p62 ? (uint64_t)(int64_t)since : 0);
 }
 
+/* When it is read; of what is over, its end. */
+static uint64_t readat(const Tracing *t)
+{
+	return t->endticks ? t->endticks : ticksat(t, monotonic());
+}
+
 /* All n bytes at `at` in the region. */
 static bool get(const Tracing *t, void *to, size_t n, uint64_t at)
 {
@@ -77,20 +83,28 @@ static bool find(Tracing *t, const MetricsHeader *h)
 	return found && get(t, &t->header, sizeof t->header, t->at) &&
 	       x->version == TRACE_VERSION && x->eventsize == sizeof(TraceEvent) && x->nrings > 0 &&
 	       x->nrings <= MOSTRINGS && x->nevents > 1 && x->nevents <= MOSTEVENTS &&
-	       !(x->nevents & (x->nevents - 1)) && x->headsize >= sizeof(uint64_t) &&
+	       !(x->nevents & (x->nevents - 1)) && x->headsize >= 2 * sizeof(uint64_t) &&
 	       x->headsize <= 4096 && x->ringsize >= (uint64_t)x->nevents * sizeof(TraceEvent) &&
 	       x->ringsize < 1ull << 40 && x->heads < 1ull << 40 && x->rings < 1ull << 40;
 }
 
-static bool heads(const Tracing *t, uint64_t *next)
+/* That field of all. */
+static bool heads(const Tracing *t, size_t field, uint64_t *value)
 {
 	static char buf[MOSTRINGS * 64];
 	size_t n = (size_t)t->header.nrings * t->header.headsize;
 	if (n > sizeof buf || !get(t, buf, n, t->header.heads))
 		return false;
 	for (uint32_t i = 0; i < t->header.nrings; i++)
-		memcpy(&next[i], buf + (size_t)i * t->header.headsize, sizeof *next);
+		memcpy(&value[i], buf + (size_t)i * t->header.headsize + field, sizeof *value);
 	return true;
+}
+
+static bool copies(Tracing *t)
+{
+	for (int i = 0; i < 2; i++)
+		t->copy[i] = malloc((size_t)t->header.nevents * sizeof(TraceEvent));
+	return t->copy[0] && t->copy[1];
 }
 
 /* Goes on for some time. */
@@ -145,14 +159,36 @@ bool tracebegin(Tracing *t, MetricsSource *s, const Metrics *m, char *why)
 			 (unsigned long long)size >> 10, strerror(errno));
 		return false;
 	}
-	for (int i = 0; i < 2; i++)
-		t->copy[i] = malloc((size_t)t->header.nevents * sizeof(TraceEvent));
-	if (!t->copy[0] || !t->copy[1] || !heads(t, t->next)) {
+	if (!copies(t) || !heads(t, offsetof(TraceHead, next), t->next)) {
 		snprintf(why, WhySize, "process %d: its events can't be read", s->pid);
 		return false;
 	}
 	t->startticks = ticksat(t, monotonic());
 	return prolong(t);
+}
+
+bool traceload(Tracing *t, MetricsSource *s, const Metrics *m)
+{
+	double fullest;
+	memset(t, 0, sizeof *t);
+	t->source = s;
+	t->nspertick = m->nspertick;
+	t->points = m->header.ticks;
+	if (!find(t, &m->header) || !copies(t) || !heads(t, offsetof(TraceHead, first), t->next) ||
+	    t->header.to < t->header.from)
+		return false;
+	t->startticks = t->header.from;
+	t->endticks = t->header.to;
+	if (!tracetake(t, true, &fullest))
+		return false;
+	tracesort(t);
+	size_t before = 0; /* of rings that reach further back than others */
+	while (before < t->ntaken && t->taken[before].ticks < t->startticks)
+		before++;
+	t->ntaken -= before;
+	if (t->ntaken)
+		memmove(t->taken, t->taken + before, t->ntaken * sizeof *t->taken);
+	return true;
 }
 
 void traceend(Tracing *t)
@@ -199,7 +235,7 @@ static bool takering(Tracing *t, unsigned ring, uint64_t to, bool dead)
 	}
 	uint64_t n = to - from;
 	if (!copyring(t, ring, from, n, t->copy[0]) || !copyring(t, ring, from, n, t->copy[1]) ||
-	    !heads(t, after))
+	    !heads(t, offsetof(TraceHead, next), after))
 		return false;
 	for (uint64_t i = 0; i < n; i++) {
 		const TraceEvent *e = &t->copy[1][i];
@@ -221,7 +257,7 @@ static bool takering(Tracing *t, unsigned ring, uint64_t to, bool dead)
 		add(t, ring, e->ticks, e->what, e->arg);
 	}
 	if (missing)
-		lose(t, ring, missing, ticksat(t, monotonic()));
+		lose(t, ring, missing, readat(t));
 	t->next[ring] = from + n;
 	return true;
 }
@@ -230,7 +266,7 @@ bool tracetake(Tracing *t, bool dead, double *fullest)
 {
 	static uint64_t next[MOSTRINGS];
 	uint64_t threads, most = 0;
-	if ((!dead && !prolong(t)) || !heads(t, next))
+	if ((!dead && !prolong(t)) || !heads(t, offsetof(TraceHead, next), next))
 		return false;
 	for (uint32_t i = 0; i < t->header.nrings; i++) {
 		uint64_t n = next[i] - t->next[i];
@@ -243,7 +279,7 @@ bool tracetake(Tracing *t, bool dead, double *fullest)
 	if (get(t, &threads, sizeof threads, offsetof(MetricsHeader, threads)) &&
 	    threads != t->threads) {
 		t->threads = threads;
-		add(t, 0, ticksat(t, monotonic()), TraceThreads, threads);
+		add(t, 0, readat(t), TraceThreads, threads);
 	}
 	*fullest = (double)most / t->header.nevents;
 	return true;

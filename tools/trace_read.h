@@ -50,6 +50,8 @@ typedef struct Tracing {
 
 /* Switches it on. False, and a line in why. */
 bool tracebegin(Tracing *t, MetricsSource *s, const Metrics *m, char *why);
+/* Of a file of the flight recorder, all of it, sorted. False: it is damaged. */
+bool traceload(Tracing *t, MetricsSource *s, const Metrics *m);
 /* Takes what there is. False: it can't be read any more. dead: nobody writes now. *fullest: the part of a ring that was
  * taken, the largest. */
 bool tracetake(Tracing *t, bool dead, double *fullest);
