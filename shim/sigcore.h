@@ -31,9 +31,9 @@ enum { NSIGS = 64, RING = 256 };
 #define NEVERMASKED (BIT(SIGKILL) | BIT(SIGSTOP) | BIT(32) | BIT(33))
 
 struct SigNode {
-	SigNode *next;
+	SigNode *next;          /* of the same number, in the order in which they were sent */
+	SigNode *last, *others; /* of the first one: the last, and the first of the next number */
 	siginfo_t info;
-	bool routed; /* sent to the process: another's if this thread ends */
 };
 
 typedef struct Sigs {
@@ -51,8 +51,7 @@ typedef struct Sigs {
 } Sigs;
 extern Sigs sigs;
 
-/* Stands for the process: signals that sysmon had received when the last thread
- * blocked them. They wait for one that opens them, or asks. */
+/* Stands for the process: what was sent to it and has been received waits here for a thread that takes it. */
 extern Thread process;
 
 static inline Section siglock(void)
@@ -106,13 +105,30 @@ void addmask(Thread *th, uint64_t m);
 uint64_t kmaskfor(uint64_t mask);
 /* Queues info for th. 0 or EAGAIN (real-time signals only, as long as there is memory). */
 int post(Thread *th, const siginfo_t *info);
-/* The same for what was sent to the process (routed), or while the record is that of thread tid (0: whoever's):
- * ESRCH if it is no more. */
-int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid);
-/* Takes a pending signal of `set` from th's queue. */
+/* The same while the record is that of thread tid (0: whoever's): ESRCH if it is no more. */
+int queue(Thread *th, const siginfo_t *info, uint32_t tid);
+/* Has th a signal of `bit` open, or waits for it? */
+static inline bool takes(Thread *th, uint64_t bit)
+{
+	return !th->exiting && (!(th->mask & bit) || (atomic_load(&th->waitset) & bit));
+}
+/* What waits for th: sent to it, or to the process, and th was told. */
+static inline uint64_t waiting(Thread *th)
+{
+	return atomic_load(&th->pending) | (atomic_load(&th->told) & atomic_load(&process.pending));
+}
+/* Takes one of those that is in `set`. */
 bool take(Thread *th, uint64_t set, siginfo_t *info);
-/* Takes what was sent to the process from the queue of th, which has ended; what is its own is lost. */
-bool takeleft(Thread *th, siginfo_t *info);
+/* The same of all that wait for the process: th has asked for them. */
+bool takeasked(Thread *th, uint64_t set, siginfo_t *info);
+/* One of `set` that waits for the process is given away, in order, and waits on if `give` can't. False: then, or none. */
+bool giveshared(uint64_t set, bool (*give)(const siginfo_t *info));
+/* What was sent to th, which ends, is lost. */
+void dropall_locked(Thread *th);
+/* The caller, th, has opened `set`: what waits for the process it takes, too. */
+void tellself(Thread *th, uint64_t set);
+/* th takes less than it did: of what waits for the process, and was to be its, another is told. */
+void handon(Thread *th);
 /* Nobody has a signal of `set` pending any more. */
 void sigdrop(uint64_t set);
 /* sig is about to be sent: what it revokes (SIGCONT the signals that stop, and they it) is pending no more. */
@@ -122,13 +138,16 @@ int timeroverrun(int id);
 void forgettimer(int id);
 /* From a handler: to be routed to some thread by sysmon. False: no room. SIGSAFE. */
 bool ringput(const siginfo_t *info);
-/* Gives a process-directed signal to a thread. 0; EAGAIN: there is no room for it; ESRCH: all block it. */
-int route(const siginfo_t *info);
+/* What the process sends to itself. 0; EAGAIN: there is no room for it; ESRCH: all block it, and the kernel keeps it. */
 int sendprocess(const siginfo_t *info);
+/* sig was sent to pid by the kernel. */
+void sigsentbykernel(pid_t pid, int sig);
 /* Gives a descriptor's signal to the threads that own it; false: it is the process's. */
 bool routetoowner(const siginfo_t *info);
 /* It is about to be queued for a thread that blocks it: has it gone to the process, for its signalfd? */
 bool forsignalfd(const siginfo_t *info);
+/* So does what waits for the process, if all block it. */
+void tosignalfd(void);
 /* The tid that the timer with the kernel's number `id` signals; 0: the process; one that no
  * thread has: the timer is deleted. */
 uint32_t timertarget(int id);

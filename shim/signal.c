@@ -4,8 +4,8 @@
  * The kernel sends signals to kernel threads; the program addresses threads
  * that are goroutines. So Ms keep asynchronous signals blocked, and sysmon's
  * thread receives what is sent to the process, for as long as some goroutine
- * has it unblocked: its handler notes it in a ring, sysmon routes it (sigtick)
- * to a goroutine as the kernel would choose, main first. If all block it, so
+ * has it unblocked: its handler notes it in a ring, sysmon puts it into the queue of
+ * the process (sigtick) and tells a goroutine as the kernel would choose, main first. If all block it, so
  * does sysmon, and it stays pending in the kernel, where sigwait, sigpending
  * and signalfd find it.
  *
@@ -99,7 +99,7 @@ static int changemask(int how, const sigset_t *set, sigset_t *old)
 		bitsset(old, before);
 	setmask(th, m);
 	/* POSIX: at least one that this opened is delivered before it returns. */
-	if (atomic_load(&th->pending) & ~m) {
+	if (waiting(th) & ~m) {
 		bool restart;
 		deliver(NULL, &restart);
 	}
@@ -208,7 +208,7 @@ SHIM(int, pthread_sigqueue, pthread_t t, int sig, const union sigval value)
  */
 static int killself(int sig, siginfo_t *info)
 {
-	if (!getg() || badsig(sig) || sig == 0 || sig == SIGKILL || sig == SIGSTOP || !handled(sig))
+	if (!getg() || badsig(sig) || sig == 0 || sig == SIGKILL || sig == SIGSTOP)
 		return ESRCH;
 	sigcounter(sig);
 	int r = sendprocess(info);
@@ -252,6 +252,7 @@ SHIM(int, kill, pid_t pid, int sig)
 			return (int)errnoret(-r);
 	}
 	long r = sys2(SYS_kill, pid, sig);
+	sigsentbykernel(pid, sig);
 	return pid > 0 ? (int)errnoret(r) : sentby(r, sig);
 }
 
@@ -278,7 +279,9 @@ int sigqueueinfo(pid_t pid, int sig, const siginfo_t *filled)
 		if (r != ESRCH)
 			return (int)errnoret(-r);
 	}
-	return (int)errnoret(sys3(SYS_rt_sigqueueinfo, pid, sig, (long)filled));
+	long r = sys3(SYS_rt_sigqueueinfo, pid, sig, (long)filled);
+	sigsentbykernel(pid, sig);
+	return (int)errnoret(r);
 }
 
 int sigqueueinfothread(pid_t pid, pid_t tid, int sig, const siginfo_t *filled)
@@ -302,7 +305,9 @@ SHIM(int, sigqueue, pid_t pid, int sig, const union sigval value)
 		if (r != ESRCH)
 			return (int)errnoret(-r);
 	}
-	return real.sigqueue(pid, sig, value);
+	int r = real.sigqueue(pid, sig, value);
+	sigsentbykernel(pid, sig);
+	return r;
 }
 
 SHIM(int, raise, int sig)
@@ -364,11 +369,13 @@ int sigtake(const sigset_t *set, siginfo_t *info)
 	Thread *th = curthread();
 	uint64_t want = setbits(set);
 	siginfo_t si;
+	if ((want >> (SIGRTMIN - 1)) && sigtickneeded())
+		sigsettle(); /* queued ones that came before are taken first */
 	/* From here on one that arrives interrupts the wait, though it is blocked. */
 	atomic_store(&th->waitset, want);
-	if (!take(th, want, &si) && !take(&process, want, &si))
+	if (!takeasked(th, want, &si))
 		return 0;
-	atomic_store(&th->waitset, 0);
+	sigtakedone();
 	if (info)
 		*info = si;
 	return si.si_signo;
@@ -376,5 +383,9 @@ int sigtake(const sigset_t *set, siginfo_t *info)
 
 void sigtakedone(void)
 {
-	atomic_store(&curthread()->waitset, 0);
+	Thread *th = curthread();
+	Section l = siglock();
+	atomic_store(&th->waitset, 0);
+	sigunlock(l);
+	handon(th);
 }

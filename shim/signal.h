@@ -18,8 +18,8 @@ bool sigdeliver(bool restartable);
 void sigmaskswap(const sigset_t *set, sigset_t *old);
 
 /*
- * A signal of `set` that is pending for the calling goroutine alone
- * (pthread_kill): its number, and its information if info is given; or 0, and then one that
+ * A signal of `set` that is pending for the calling goroutine, or for the process and not in the
+ * kernel: its number, and its information if info is given; or 0, and then one that
  * arrives later ends a blockingsyscall with -EINTR, though it is blocked,
  * until sigtakedone.
  */

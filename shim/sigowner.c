@@ -8,6 +8,7 @@
  * A signalfd reads what is pending in the kernel. What is sent to a goroutine that blocks it is not; if all
  * block it, and somebody has a descriptor for it, it is given to the kernel as the process's.
  */
+#include "block.h"
 #include "pin.h"
 #include "sigcore.h"
 #include "sync.h"
@@ -133,7 +134,7 @@ bool routetoowner(const siginfo_t *info)
 			continue;
 		Thread *th = threadwithtid(tid);
 		if (th)
-			queue(th, info, false, tid);
+			queue(th, info, tid);
 		found = true;
 	}
 	return found;
@@ -141,19 +142,46 @@ bool routetoowner(const siginfo_t *info)
 
 SHIM(int, signalfd, int fd, const sigset_t *mask, int flags)
 {
-	int r = real.signalfd(fd, mask, flags);
-	if (r >= 0)
+	sigset_t set;
+	const sigset_t *asked = mask;
+	if (getg() && readable(mask, 8)) { /* of SIGURG the kernel would give it the runtime's */
+		bitsset(&set, setbits(mask) & ~BIT(SIGURG));
+		asked = &set;
+	}
+	int r = real.signalfd(fd, asked, flags);
+	if (r >= 0) {
 		atomic_fetch_or(&fdset, setbits(mask));
+		tosignalfd();
+	}
 	return r;
+}
+
+/* Those that the kernel is to keep: all block them, and somebody has a descriptor for them. */
+static uint64_t kernels(void)
+{
+	return atomic_load(&fdset) & atomic_load(&sigs.sysmonmask);
+}
+
+static bool tokernel(const siginfo_t *info)
+{
+	int sig = info->si_signo;
+	long self = sys0(SYS_getpid);
+	/* The kernel lets nobody else say of what it or a process has sent that it is of that kind. */
+	return info->si_code >= 0 || info->si_code == SI_TKILL
+		   ? sys2(SYS_kill, self, sig) == 0
+		   : sys3(SYS_rt_sigqueueinfo, self, sig, (long)info) == 0;
 }
 
 bool forsignalfd(const siginfo_t *info)
 {
-	int sig = info->si_signo;
-	long self = sys0(SYS_getpid);
-	if (!(atomic_load(&fdset) & atomic_load(&sigs.sysmonmask) & BIT(sig)))
-		return false;
-	/* The kernel lets nobody else say of what it has sent that it is of that kind. */
-	return info->si_code == SI_TKILL ? sys2(SYS_kill, self, sig) == 0
-					 : sys3(SYS_rt_sigqueueinfo, self, sig, (long)info) == 0;
+	return (kernels() & BIT(info->si_signo)) && tokernel(info);
+}
+
+void tosignalfd(void)
+{
+	uint64_t set;
+	/* SIGURG would come back: it is open for the runtime. */
+	while ((set = atomic_load(&process.pending) & kernels() & ~BIT(SIGURG)) &&
+	       giveshared(set, tokernel))
+		;
 }

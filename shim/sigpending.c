@@ -3,7 +3,8 @@
  *
  * As the kernel keeps it: a standard signal once, a real-time one as often as it was sent, a timer's once, with the
  * count of those that it stands for (overrun). What was sent to the thread comes before what was sent to
- * the process and routed to it; then the lowest number, and of one number the oldest.
+ * the process; then the lowest number, and of one number the oldest: a queue is a list of runs, one for each
+ * number, so that nothing looks at thousands of one number.
  *
  * Records are never freed, and as many as RLIMIT_SIGPENDING allows, whose bound is on real-time signals
  * alone. Near it sysmon leaves them in the kernel, which then refuses them to their senders.
@@ -100,59 +101,81 @@ int timeroverrun(int id)
 
 /* --- the queue ----------------------------------------------------------------------------- */
 
-static bool before(const SigNode *a, const SigNode *b)
+/* Where the run of sig begins in th's queue, or would. */
+static SigNode **runof(Thread *th, int sig)
 {
-	if (a->routed != b->routed)
-		return b->routed;
-	return a->info.si_signo <= b->info.si_signo;
+	SigNode **p = &th->queue;
+	while (*p && (*p)->info.si_signo < sig)
+		p = &(*p)->others;
+	return p;
 }
 
 static void insert_locked(Thread *th, SigNode *n)
 {
-	SigNode **p = &th->queue;
-	if (*p && before(th->queuetail, n))
-		p = &th->queuetail->next;
-	while (*p && before(*p, n))
-		p = &(*p)->next;
-	n->next = *p;
-	*p = n;
-	if (!n->next)
-		th->queuetail = n;
-}
-
-/* Takes n, which follows prev (NULL: nothing), out of the queue. */
-static void remove_locked(Thread *th, SigNode *prev, SigNode *n)
-{
-	*(prev ? &prev->next : &th->queue) = n->next;
-	if (!n->next)
-		th->queuetail = prev;
-	nodeput_locked(n);
-}
-
-/* Does n stand for what is to be queued as well? */
-static bool standsfor(SigNode *n, const siginfo_t *info, bool routed)
-{
-	if (n->info.si_signo != info->si_signo)
-		return false;
-	if (info->si_code == SI_TIMER && n->info.si_code == SI_TIMER &&
-	    n->info.si_timerid == info->si_timerid) {
-		int64_t sum = 1ll + n->info.si_overrun + info->si_overrun;
-		n->info.si_overrun = sum > INT32_MAX ? INT32_MAX : (int)sum;
-		return true;
+	int sig = n->info.si_signo;
+	SigNode **p = runof(th, sig), *first = *p;
+	n->next = NULL;
+	if (first && first->info.si_signo == sig) {
+		first->last->next = n;
+		first->last = n;
+		return;
 	}
-	return info->si_signo < SIGRTMIN && n->routed == routed;
+	n->last = n;
+	n->others = first;
+	*p = n;
+	atomic_fetch_or(&th->pending, BIT(sig));
+}
+
+/* The first of th's queue that is in `set`. */
+static SigNode *firstof(Thread *th, uint64_t set)
+{
+	SigNode *n = th->queue;
+	while (n && !(set & BIT(n->info.si_signo)))
+		n = n->others;
+	return n;
+}
+
+/* Takes it. */
+static bool pop_locked(Thread *th, uint64_t set, siginfo_t *info)
+{
+	SigNode *n = firstof(th, set);
+	if (!n)
+		return false;
+	SigNode **p = runof(th, n->info.si_signo);
+	*info = n->info;
+	if (n->next) {
+		n->next->last = n->last;
+		n->next->others = n->others;
+		*p = n->next;
+	} else {
+		*p = n->others;
+		atomic_fetch_and(&th->pending, ~BIT(info->si_signo));
+	}
+	nodeput_locked(n);
+	return true;
+}
+
+/* Does one in th's queue stand for what is to be queued as well? */
+static bool standsfor_locked(Thread *th, const siginfo_t *info)
+{
+	int sig = info->si_signo;
+	if (!(atomic_load(&th->pending) & BIT(sig)))
+		return false;
+	SigNode *n = info->si_code == SI_TIMER ? *runof(th, sig) : NULL;
+	while (n && (n->info.si_code != SI_TIMER || n->info.si_timerid != info->si_timerid))
+		n = n->next;
+	if (!n)
+		return sig < SIGRTMIN;
+	int64_t sum = 1ll + n->info.si_overrun + info->si_overrun;
+	n->info.si_overrun = sum > INT32_MAX ? INT32_MAX : (int)sum;
+	return true;
 }
 
 static void drop_locked(Thread *th, uint64_t set)
 {
-	for (SigNode *prev = NULL, *n = th->queue, *next; n; n = next) {
-		next = n->next;
-		if (set & BIT(n->info.si_signo))
-			remove_locked(th, prev, n);
-		else
-			prev = n;
-	}
-	atomic_fetch_and(&th->pending, ~set);
+	siginfo_t info;
+	while (pop_locked(th, set, &info))
+		;
 }
 
 static bool dropsome(Thread *th, void *arg)
@@ -183,31 +206,25 @@ void sigcounter(int sig)
 		;
 }
 
-int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid)
+int queue(Thread *th, const siginfo_t *info, uint32_t tid)
 {
-	int sig = info->si_signo;
+	int sig = info->si_signo, r = 0;
 	Section l = siglock();
-	if (((routed || tid) && th->exiting) ||
-	    (tid && th->tid != tid)) { /* it was chosen, and has routed what it had */
+	if (th->exiting || (tid && th->tid != tid)) {
 		sigunlock(l);
-		return ESRCH;
+		return tid ? ESRCH : 0;
 	}
-	SigNode *same = NULL;
-	if (atomic_load(&th->pending) & BIT(sig))
-		for (same = th->queue; same && !standsfor(same, info, routed); same = same->next)
-			;
-	int r = 0;
-	SigNode *n = same ? NULL : nodeget_locked(sig);
-	if (n) {
-		n->info = *info;
-		n->routed = routed;
-		insert_locked(th, n);
-		atomic_fetch_or(&th->pending, BIT(sig));
-	} else if (!same) {
-		r = EAGAIN;
+	if (!standsfor_locked(th, info)) {
+		SigNode *n = nodeget_locked(sig);
+		if (n) {
+			n->info = *info;
+			insert_locked(th, n);
+		} else {
+			r = EAGAIN;
+		}
 	}
 	G *gp = th->gp;
-	bool open = !(th->mask & BIT(sig)) || (atomic_load(&th->waitset) & BIT(sig));
+	bool open = takes(th, BIT(sig));
 	sigunlock(l);
 	if (gp && open)
 		ginterrupt(gp);
@@ -216,49 +233,48 @@ int queue(Thread *th, const siginfo_t *info, bool routed, uint32_t tid)
 
 int post(Thread *th, const siginfo_t *info)
 {
-	return queue(th, info, false, 0);
+	return queue(th, info, 0);
 }
 
-/* Takes a pending signal of `set` from th's queue. */
+/* Takes one of `set` from th's queue, or of `shared` from the process's. */
+static bool takeof(Thread *th, uint64_t set, uint64_t shared, siginfo_t *info)
+{
+	Section l = siglock();
+	bool r = pop_locked(th, set, info) || pop_locked(&process, shared, info);
+	/* Another has taken the rest. */
+	atomic_fetch_and(&th->told, atomic_load(&process.pending));
+	sigunlock(l);
+	if (r)
+		notetimer(info);
+	return r;
+}
+
 bool take(Thread *th, uint64_t set, siginfo_t *info)
 {
-	if (!(atomic_load_explicit(&th->pending, memory_order_acquire) & set))
-		return false;
-	Section l = siglock();
-	SigNode *prev = NULL, *n = th->queue;
-	for (; n && !(set & BIT(n->info.si_signo)); n = n->next)
-		prev = n;
-	if (n) {
-		int sig = n->info.si_signo;
-		SigNode *more = n->next;
-		*info = n->info;
-		/* Its like follow, or, sent to the process, are further on. */
-		while (more && more->info.si_signo != sig)
-			more = more->next;
-		if (!more)
-			atomic_fetch_and(&th->pending, ~BIT(sig));
-		remove_locked(th, prev, n);
-	}
-	sigunlock(l);
-	if (n)
-		notetimer(info);
-	return n != NULL;
+	uint64_t told = atomic_load(&th->told);
+	return ((atomic_load_explicit(&th->pending, memory_order_acquire) | told) & set) &&
+	       takeof(th, set, told & set, info);
 }
 
-/* What a thread leaves behind that has ended: is another's if it was sent to the process. */
-bool takeleft(Thread *th, siginfo_t *info)
+bool takeasked(Thread *th, uint64_t set, siginfo_t *info)
 {
+	return ((atomic_load(&th->pending) | atomic_load(&process.pending)) & set) &&
+	       takeof(th, set, set, info);
+}
+
+bool giveshared(uint64_t set, bool (*give)(const siginfo_t *info))
+{
+	siginfo_t info;
 	Section l = siglock();
-	SigNode *n;
-	while ((n = th->queue)) {
-		bool routed = n->routed;
-		*info = n->info;
-		remove_locked(th, NULL, n);
-		if (routed)
-			break;
-	}
-	if (!n)
-		atomic_store(&th->pending, 0);
+	SigNode *n = firstof(&process, set);
+	bool given = n && give(&n->info);
+	if (given)
+		pop_locked(&process, set, &info);
 	sigunlock(l);
-	return n != NULL;
+	return given;
+}
+
+void dropall_locked(Thread *th)
+{
+	drop_locked(th, ~0ull);
 }

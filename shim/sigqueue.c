@@ -8,12 +8,12 @@ Sigs sigs;
 Thread process = {.mask = ~0ull};
 __thread bool issysmon __attribute__((tls_model("initial-exec")));
 
-/* Received by sysmon (or by an M in a native bracket), not yet routed. */
+/* Received by sysmon (or by an M in a native bracket), in that order, and not yet routed. */
 static struct {
-	_Atomic uint32_t state; /* 0 free, 1 being written, 2 full */
+	_Atomic bool full;
 	siginfo_t info;
 } ring[RING];
-static _Atomic uint32_t ringused;
+static _Atomic uint32_t ringhead, ringtail; /* counted up; who moves the tail writes there */
 
 /* --- who blocks what -------------------------------------------------------------------- */
 
@@ -78,11 +78,10 @@ void setmask(Thread *th, uint64_t m)
 		gsetkmask((ggetkmask() & ~OWNSIGS) | (m & OWNSIGS));
 	if (sync)
 		sigsettle();
-	siginfo_t info;
-	while (take(&process, ~m, &info))
-		queue(th, &info, true, 0);
-	if (atomic_load(&th->pending) & ~m)
+	tellself(th, old & ~m);
+	if (waiting(th) & ~m)
 		ginterrupt(th->gp);
+	handon(th);
 }
 
 /*
@@ -97,6 +96,7 @@ void addmask(Thread *th, uint64_t m)
 	sigunlock(l);
 	if ((old ^ m) & OWNSIGS)
 		gsetkmask((ggetkmask() & ~OWNSIGS) | (m & OWNSIGS));
+	handon(th);
 }
 
 uint64_t sigbasekmask(void)
@@ -104,52 +104,61 @@ uint64_t sigbasekmask(void)
 	return ~(SYNCSIGS | OWNSIGS | BIT(SIGURG) | NEVERMASKED);
 }
 
-/* --- routing, on sysmon ------------------------------------------------------------------------- */
+/* --- routing ------------------------------------------------------------------------------------ */
 
 /* From a handler: to be routed to some thread. */
 bool ringput(const siginfo_t *info)
 {
-	for (uint32_t i = 0; i < RING; i++) {
-		uint32_t zero = 0;
-		if (!atomic_compare_exchange_strong(&ring[i].state, &zero, 1))
-			continue;
-		ring[i].info = *info;
-		atomic_store(&ring[i].state, 2);
-		atomic_fetch_add(&ringused, 1);
-		wakesysmon();
-		return true;
-	}
-	return false;
+	uint32_t at = atomic_load(&ringtail);
+	do {
+		if (at - atomic_load(&ringhead) >= RING)
+			return false;
+	} while (!atomic_compare_exchange_weak(&ringtail, &at, at + 1));
+	ring[at % RING].info = *info;
+	atomic_store(&ring[at % RING].full, true);
+	wakesysmon();
+	return true;
 }
 
+/*
+ * As in the kernel: what is sent to the process waits in one queue, and a thread that takes it is told. That one takes
+ * it from there when it comes to it. If it blocks it first, ends, or ends its sigwait, it tells another (handon). So while
+ * a signal waits there, none takes it or one that does was told: whoever queues does that first and then looks who
+ * takes it; whoever begins to take it says so first and then looks what waits; and who is told says so under the lock
+ * under which it says that it takes no more.
+ */
 struct choice {
 	uint64_t bit;
-	Thread *th;
+	bool found, open; /* ... not only waited for */
+	G *gp;            /* to be interrupted */
 	uint32_t running,
 	    skip; /* only of those that run, beyond so many; how many were looked at */
 };
 
-static bool takes(Thread *th, uint64_t bit)
-{
-	return !th->exiting && (!(th->mask & bit) || (atomic_load(&th->waitset) & bit));
-}
-
+/* Until th is told: it takes it. */
 static bool choose(Thread *th, void *arg)
 {
 	struct choice *c = arg;
 	if (!takes(th, c->bit))
 		return true;
-	c->th = th;
-	return false;
+	Section l = siglock();
+	c->found = takes(th, c->bit);
+	if (c->found) {
+		atomic_fetch_or(&th->told, c->bit);
+		c->open = !(th->mask & c->bit);
+		c->gp = th->gp;
+	}
+	sigunlock(l);
+	return !c->found;
 }
 
 static bool chooserunning(Thread *th, void *arg)
 {
 	struct choice *c = arg;
-	if (!takes(th, c->bit) || (th->mask & c->bit) || !th->gp || !grunning(th->gp))
+	if (!takes(th, c->bit) || (th->mask & c->bit) || !th->gp || !grunning(th->gp) ||
+	    c->running++ < c->skip)
 		return true;
-	c->th = th;
-	return c->running++ < c->skip;
+	return choose(th, arg);
 }
 
 /*
@@ -161,68 +170,119 @@ static void chooseworker(struct choice *c)
 	static uint32_t turn; /* sysmon's alone */
 	c->skip = UINT32_MAX;
 	threadseach(chooserunning, c);
-	if (c->running < 2)
+	if (!c->running)
 		return;
 	c->skip = turn++ % c->running;
 	c->running = 0;
 	threadseach(chooserunning, c);
 }
 
-int route(const siginfo_t *info)
+static bool istaken(Thread *th, void *arg)
 {
-	struct choice c = {.bit = BIT(info->si_signo)};
+	struct choice *c = arg;
+	c->found = takes(th, c->bit);
+	return !c->found;
+}
+
+static bool taken(uint64_t bit)
+{
+	struct choice c = {.bit = bit};
+	threadseach(istaken, &c);
+	return c.found;
+}
+
+/* Tells a thread of what waits for the process. The result says whether one takes it. */
+static struct choice tell(uint64_t bit, bool worker)
+{
+	struct choice c = {.bit = bit};
+	if (worker)
+		chooseworker(&c);
+	if (!c.found)
+		threadseach(choose, &c);
+	return c;
+}
+
+/* If nobody takes it it waits for a thread that opens it (setmask, sigthreadstart) or asks (sigtake). */
+static int postprocess(const siginfo_t *info)
+{
+	int sig = info->si_signo, r = post(&process, info);
+	if (r)
+		return r;
+	struct choice c = tell(BIT(sig), (BIT(sig) & TIMESIGS) && info->si_code == SI_KERNEL);
+	if (c.open && fatal(sig)) {
+		siginfo_t last = *info;
+		sigfatal(&last, NULL);
+	}
+	if (c.gp)
+		ginterrupt(c.gp);
+	return 0;
+}
+
+/* To the thread whose it is, or to the process. 0, or EAGAIN: there is no room for it. */
+static int route(const siginfo_t *info)
+{
 	uint32_t tid = info->si_code == SI_TIMER ? timertarget(info->si_timerid) : 0;
 	if (tid) {
 		Thread *th = threadwithtid(tid); /* NULL too for a timer that is deleted */
 		if (th)
-			queue(th, info, false, tid);
+			queue(th, info, tid);
 		return 0;
 	}
-	if (routetoowner(info))
-		return 0;
-	int r;
-	do {
-		c.th = NULL;
-		if ((c.bit & TIMESIGS) && info->si_code == SI_KERNEL)
-			chooseworker(&c);
-		if (!c.th)
-			threadseach(choose, &c);
-		if (!c.th)
-			return ESRCH;
-		if (fatal(info->si_signo) && !(c.th->mask & c.bit)) {
-			siginfo_t last = *info;
-			sigfatal(&last, NULL);
-		}
-	} while ((r = queue(c.th, info, true, 0)) == ESRCH);
-	return r;
+	return routetoowner(info) ? 0 : postprocess(info);
 }
 
-/*
- * All block it: it is the process's until a thread opens it (setmask, sigthreadstart) or
- * asks (sigtake). Those change their state first and look then; here it is the other way round, so
- * one that came between is found.
- */
-static int postprocess(const siginfo_t *info)
+void tellself(Thread *th, uint64_t set)
 {
-	struct choice c = {.bit = BIT(info->si_signo)};
-	siginfo_t again;
-	int r = post(&process, info);
-	threadseach(choose, &c);
-	if (c.th && take(&process, c.bit, &again) && route(&again) == ESRCH)
-		post(&process, &again);
-	return r;
+	if (likely(!(atomic_load(&process.pending) & set)))
+		return;
+	Section l = siglock();
+	atomic_fetch_or(&th->told, atomic_load(&process.pending) & set);
+	sigunlock(l);
 }
 
+void handon(Thread *th)
+{
+	uint64_t shut = th->exiting ? ~0ull : th->mask & ~atomic_load(&th->waitset);
+	if (likely(!(atomic_load(&th->told) & shut)))
+		return;
+	Section l = siglock();
+	shut &= atomic_fetch_and(&th->told, ~shut) & atomic_load(&process.pending);
+	sigunlock(l);
+	for (; shut; shut &= shut - 1) {
+		struct choice c = tell(shut & -shut, false);
+		if (c.gp)
+			ginterrupt(c.gp);
+		else if (!c.found)
+			tosignalfd();
+	}
+}
+
+/* --- what the process sends to itself ------------------------------------------------------- */
+
+/* How many queued signals it has sent by the kernel, and how many of those are known to be routed. */
+static _Atomic uint32_t kernelsent, kernelrouted;
+
 /*
- * What the process sends to itself. 0; EAGAIN: there is no room for it; ESRCH: all block it, and the kernel keeps it. What
- * a thread blocks for the length of a handler alone does not go by way of the kernel and sysmon, to come when that thread has ended.
+ * What a thread blocks for the length of a handler alone does not go by way of the kernel and sysmon, to come when that
+ * thread has ended. What the kernel takes the action for is its own if anybody has it open. Queued ones stay in order.
  */
 int sendprocess(const siginfo_t *info)
 {
-	int r = route(info);
-	if (r != ESRCH || (atomic_load(&sigs.sysmonmask) & BIT(info->si_signo)))
-		return r;
-	return postprocess(info);
+	int sig = info->si_signo;
+	if ((atomic_load(&sigs.sysmonmask) & BIT(sig)) || (!handled(sig) && taken(BIT(sig))))
+		return ESRCH;
+	uint32_t sent = atomic_load(&kernelsent);
+	if (sig >= SIGRTMIN && (sent != atomic_load(&kernelrouted) || sigtickneeded())) {
+		sigsettle();
+		atomic_store(&kernelrouted, sent);
+	}
+	return route(info);
+}
+
+void sigsentbykernel(pid_t pid, int sig)
+{
+	if (sig >= SIGRTMIN && pid == (pid_t)sys0(SYS_getpid))
+		atomic_fetch_add(&kernelsent, 1);
 }
 
 static void sysmonsetmask(uint64_t m)
@@ -243,7 +303,8 @@ void sysmonthreadinit(void)
 
 bool sigtickneeded(void)
 {
-	return atomic_load(&ringused) || atomic_load(&sigs.maskwant) != atomic_load(&sigs.maskdone);
+	return atomic_load(&ringhead) != atomic_load(&ringtail) ||
+	       atomic_load(&sigs.maskwant) != atomic_load(&sigs.maskdone);
 }
 
 void sigtick(void)
@@ -255,15 +316,15 @@ void sigtick(void)
 		sigunlock(l);
 		sysmonsetmask(m); /* what was pending arrives here, in the ring */
 	}
-	for (uint32_t i = 0; i < RING && atomic_load(&ringused); i++) {
-		if (atomic_load(&ring[i].state) != 2)
-			continue;
-		siginfo_t info = ring[i].info;
-		atomic_store(&ring[i].state, 0);
-		if (route(&info) == ESRCH)
-			postprocess(&info);     /* blocked everywhere, since we received it */
-		atomic_fetch_sub(&ringused, 1); /* setmask relies on the order */
+	uint32_t end = atomic_load(&ringtail); /* more may come all the time */
+	for (uint32_t at = atomic_load(&ringhead); at != end; at++) {
+		while (!atomic_load(&ring[at % RING].full)) /* an M is in its handler */
+			sys0(SYS_sched_yield);
+		route(&ring[at % RING].info);
+		atomic_store(&ring[at % RING].full, false);
+		atomic_store(&ringhead, at + 1); /* setmask relies on the order */
 	}
+	tosignalfd();
 	if (want != atomic_load(&sigs.maskdone)) {
 		atomic_store(&sigs.maskdone, want);
 		sys3(SYS_futex, (long)&sigs.maskdone, 129, INT32_MAX);
@@ -306,7 +367,7 @@ bool sigclose(Thread *th)
 {
 	Section l = siglock();
 	/* Whoever queues looks at `exiting` under this lock: nothing comes between. */
-	bool none = !(atomic_load(&th->pending) & ~th->mask);
+	bool none = !(waiting(th) & ~th->mask);
 	if (none)
 		th->exiting = true;
 	sigunlock(l);
@@ -316,13 +377,12 @@ bool sigclose(Thread *th)
 void sigthreadexit(Thread *th)
 {
 	Section l = siglock();
+	th->exiting = true; /* one that could not be made, too */
 	sigs.nlive--;
 	bool sync = maskcount_locked(th->counted, 0);
+	dropall_locked(th);
 	sigunlock(l);
-	siginfo_t left;
-	while (takeleft(th, &left))
-		if (route(&left) == ESRCH)
-			postprocess(&left);
+	handon(th);
 	if (sync) {
 		maskagain();
 	}
@@ -331,9 +391,10 @@ void sigthreadexit(Thread *th)
 void sigqueueforkchild(void)
 {
 	atomic_store(&sigs.lock, 0);
-	atomic_store(&ringused, 0);
+	atomic_store(&ringhead, 0);
+	atomic_store(&ringtail, 0);
 	for (int i = 0; i < RING; i++)
-		atomic_store(&ring[i].state, 0);
+		atomic_store(&ring[i].full, false);
 	sigs.free = NULL; /* what was queued is lost with its threads */
 	sigs.nqueued = 0;
 	sigs.crowded = false;

@@ -99,7 +99,7 @@ bool deliver(ucontext_t *ctx, bool *restart)
 bool sigpendingopen(void)
 {
 	Thread *th = curthread();
-	return th && (atomic_load(&th->pending) & ~th->mask);
+	return th && (waiting(th) & ~th->mask);
 }
 
 /* Asynchronous cancellation acts anywhere. */
@@ -330,6 +330,7 @@ void signalsforkchild(Thread *self)
 	/* Pending signals are not inherited. */
 	self->queue = NULL;
 	atomic_store(&self->pending, 0);
+	atomic_store(&self->told, 0);
 	stack_t none = {.ss_flags = SS_DISABLE};
 	real.sigaltstack(self->altstack.ss_size ? &self->altstack : &none, NULL);
 	uint64_t m = self->mask;
@@ -342,10 +343,7 @@ void sigthreadstart(Thread *th)
 	if (th->mask & OWNSIGS)
 		gsetkmask(kmaskfor(th->mask));
 	bool restart;
-	siginfo_t info;
-	/* What came while all others blocked it. */
-	while (take(&process, ~th->mask, &info))
-		post(th, &info);
-	if (atomic_load(&th->pending) & ~th->mask)
+	tellself(th, ~th->mask); /* what came while all others blocked it */
+	if (waiting(th) & ~th->mask)
 		deliver(NULL, &restart);
 }

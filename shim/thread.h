@@ -47,7 +47,8 @@ typedef struct Thread {
 	uint64_t counted; /* the mask without what a running handler adds: sigs.nblocked has it */
 	_Atomic uint64_t pending;
 	_Atomic uint64_t waitset; /* it is in sigwait for these */
-	SigNode *queue, *queuetail;
+	_Atomic uint64_t told;    /* of those that wait for the process, it is to take these */
+	SigNode *queue;
 	stack_t altstack;
 	struct Thread *next, *prev; /* all live threads */
 	int bracket;                /* depth of the native bracket (host.c) */

@@ -182,8 +182,8 @@ SHIM(ssize_t, mq_timedreceive, mqd_t q, char *msg, size_t n, unsigned *prio,
 
 /*
  * A signal of the set is either for this goroutine alone (sigtake has it), or for
- * the process: then the kernel keeps it pending, since every goroutine that
- * counts blocks it, and hands it to whoever asks.
+ * the process: then the kernel keeps it pending, if every goroutine that
+ * counts blocks it, and hands it to whoever asks; or it was received before that, and sigtake has it, too.
  */
 static long takesignal(const sigset_t *set, siginfo_t *info, int64_t end)
 {
@@ -201,6 +201,9 @@ static long takesignal(const sigset_t *set, siginfo_t *info, int64_t end)
 			return sig;
 		long r = sysblock(SYS_rt_sigtimedwait, &kernels, info, timeleft(end, &left), 8);
 
+		/* What has ended the wait is taken before others are told of it. */
+		if (r == -EINTR && (sig = sigtake(set, info)))
+			return sig;
 		sigtakedone();
 		if (r > 0 && info)
 			notetimer(info);
