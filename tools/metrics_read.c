@@ -195,6 +195,9 @@ bool metricsparse(const void *region, size_t size, Metrics *m, char *why)
 	uint64_t left = MOSTWORDS;
 	memset(m, 0, sizeof *m);
 	/* What every version has: magic and version. */
+	static const char none[sizeof h->magic];
+	if (size >= 12 && !memcmp(region, none, sizeof none))
+		return because(why, "metrics that are not complete yet");
 	if (size < 12 || memcmp(region, METRICS_MAGIC, sizeof h->magic))
 		return because(why, "not metrics of goshim");
 	memcpy(&h->version, b.p + 8, 4);
@@ -462,17 +465,18 @@ static bool openmemory(MetricsSource *s, uint64_t at)
 	return false;
 }
 
-enum Found { Found, NoRegion, NoLibrary, NotShown };
+enum Found { Found, NoRegion, NoLibrary, NotShown, Empty };
 
+/* Empty: the process has no memory any more. (So it is with the kernel's threads, too.) */
 static enum Found lookinmaps(MetricsSource *s)
 {
 	char path[64], *line = NULL;
 	size_t size = 0;
-	enum Found found = NotShown; /* one that may not be read, or has ended, has no lines */
+	enum Found found = Empty;
 	snprintf(path, sizeof path, "/proc/%d/maps", s->pid);
 	FILE *f = fopen(path, "re");
 	if (!f)
-		return NotShown;
+		return errno == EACCES || errno == EPERM ? NotShown : Empty;
 	while (found != Found && getline(&line, &size, f) > 0) {
 		unsigned long lo, inode = 0;
 		unsigned major, minor;
@@ -483,7 +487,7 @@ static enum Found lookinmaps(MetricsSource *s)
 			   &inode, &at) < 5)
 			continue;
 		const char *name = line + at;
-		if (found == NotShown)
+		if (found == Empty)
 			found = NoLibrary;
 		if (strstr(name, "/libgoshim.so"))
 			found = NoRegion;
@@ -561,18 +565,30 @@ bool metricsopen(MetricsSource *s, int pid, char *why)
 	long tgid = statusnumber(pid, "Tgid");
 	if (tgid > 0)
 		s->pid = (int)tgid;
-	switch (lookinmaps(s)) {
+	enum Found found = lookinmaps(s);
+	/* On its way out it may be shown as running still. */
+	for (int tries = 0; found == Empty && tries < 100 && metricsalive(s); tries++) {
+		usleep(1000);
+		found = lookinmaps(s);
+	}
+	switch (found) {
 	case Found: return true;
 	case NoRegion:
 		return because(
 		    why,
 		    "process %d has no goroutines: it has made no thread yet, or goshim stepped aside and said why",
 		    s->pid);
+	case Empty:
+		if (metricsalive(s)) /* the kernel's */
+			return because(why, "process %d does not run under goshim", s->pid);
+		break;
 	case NoLibrary: return because(why, "process %d does not run under goshim", s->pid);
 	case NotShown: break;
 	}
 	if (lookindirectory(s))
 		return true;
+	if (!metricsalive(s))
+		return because(why, "process %d has ended", s->pid);
 	return because(why,
 		       "process %d belongs to another user, or may not be looked into: ask as root",
 		       s->pid);
