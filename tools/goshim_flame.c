@@ -119,8 +119,8 @@ static void draw(FILE *f, const Node *n, const Node *root, double x, int level)
 	fprintf(
 	    f,
 	    ": %s, %.2f %%</title><rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\"/><text x=\"%.2f\" y=\"%d\">",
-	    shortly(n->total, text, sizeof text), 100 * n->total / root->total, MARGIN + x, TOP + level * ROW, width, ROW,
-	    MARGIN + x + 4, TOP + level * ROW + 13);
+	    shortly(n->total, text, sizeof text), 100 * n->total / root->total, MARGIN + x,
+	    TOP + level * ROW, width, ROW, MARGIN + x + 4, TOP + level * ROW + 13);
 	label(f, n->name, width);
 	fputs("</text></g>\n", f);
 	for (const Node *c = n->child; c; c = c->next) {
