@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "goshim.h"
+#include "locks_read.h"
 #include "symbols_read.h"
 #include "trace_json.h"
 
@@ -93,12 +94,21 @@ static void readmaps(int pid)
 		fclose(f);
 }
 
-/* Its symbol, else its file, and how far it is in that; else the address. */
-static const char *objectname(void *root, uint64_t address)
+typedef struct Names {
+	const MetricsSource *source;
+	const Metrics *metrics;
+	char root[40];
+} Names;
+
+/* As goshim locks calls it; else its symbol, its file, and how far it is in that; else the address. */
+static const char *objectname(void *arg, uint64_t address)
 {
-	static char name[SymbolSize + 24];
+	const Names *names = arg;
+	static char name[LockName + 16];
 	unsigned long long offset = address;
 	const Mapped *m = maps.list, *end = m + maps.n;
+	if (lockcalled(names->source, names->metrics, address, name))
+		return name;
 	while (m < end && !(address >= m->lo && address < m->hi))
 		m++;
 	snprintf(name, sizeof name, "0x%llx", offset);
@@ -108,7 +118,7 @@ static const char *objectname(void *root, uint64_t address)
 		uint64_t at;
 		memcpy(file.path, m->path, sizeof file.path);
 		offset = address - m->base;
-		if (!symbolat(root, &file, offset, true, symbol, &at))
+		if (!symbolat(names->root, &file, offset, true, symbol, &at))
 			snprintf(name, sizeof name, "%.*s+0x%llx", SymbolSize - 1,
 				 strrchr(m->path, '/') + 1, offset);
 		else if (at)
@@ -187,9 +197,9 @@ static void trace(MetricsSource *s, const Bounds *b, const char *output, FILE *f
 	Metrics before, after;
 	static Tracing t;
 	TraceSummary sum;
-	char root[40];
-	TraceNamer namer = {objectname, root};
-	snprintf(root, sizeof root, "/proc/%d/root", s->pid);
+	Names names = {.source = s};
+	TraceNamer namer = {objectname, &names};
+	snprintf(names.root, sizeof names.root, "/proc/%d/root", s->pid);
 	if (!metricsread(s, &before, why))
 		fail("%s", why);
 	if (!tracebegin(&t, s, &before, why))
@@ -202,6 +212,7 @@ static void trace(MetricsSource *s, const Bounds *b, const char *output, FILE *f
 	double took = now() - began;
 	bool have = metricsread(s, &after, why);
 	tracesort(&t);
+	names.metrics = have ? &after : &before;
 	tracejson(f, &t, &before, have ? &after : &before, &namer, b->bytes, &sum);
 	bool bad = fflush(f) || ferror(f);
 	if (bad || (f != stdout && fclose(f)))

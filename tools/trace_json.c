@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 
 /* Statuses of a goroutine, as in the moves. */
 enum { IDLE, RUNNABLE, RUNNING, SYSCALL, WAITING, DEAD, STATUSES };
@@ -44,58 +43,6 @@ static const struct {
 
 static const char *const counts[] = {"steal", "hand-off", "retake", "preempted",
 				     "kernel thread starts"};
-
-#define CALL(name)                \
-	{                         \
-#name, SYS_##name \
-	}
-static const struct {
-	const char *name;
-	uint64_t nr;
-} calls[] = {CALL(accept),
-	     CALL(accept4),
-	     CALL(clock_nanosleep),
-	     CALL(connect),
-	     CALL(epoll_pwait),
-	     CALL(epoll_wait),
-	     CALL(fcntl),
-	     CALL(fdatasync),
-	     CALL(flock),
-	     CALL(fsync),
-	     CALL(futex),
-	     CALL(getrandom),
-	     CALL(io_getevents),
-	     CALL(msgrcv),
-	     CALL(msgsnd),
-	     CALL(nanosleep),
-	     CALL(open),
-	     CALL(openat),
-	     CALL(poll),
-	     CALL(ppoll),
-	     CALL(pread64),
-	     CALL(preadv),
-	     CALL(pselect6),
-	     CALL(pwrite64),
-	     CALL(pwritev),
-	     CALL(read),
-	     CALL(readv),
-	     CALL(recvfrom),
-	     CALL(recvmmsg),
-	     CALL(recvmsg),
-	     CALL(rt_sigtimedwait),
-	     CALL(select),
-	     CALL(semop),
-	     CALL(semtimedop),
-	     CALL(sendfile),
-	     CALL(sendmmsg),
-	     CALL(sendmsg),
-	     CALL(sendto),
-	     CALL(splice),
-	     CALL(sync),
-	     CALL(wait4),
-	     CALL(waitid),
-	     CALL(write),
-	     CALL(writev)};
 
 typedef struct Go {
 	int64_t id; /* 0: a free place in the table */
@@ -220,14 +167,10 @@ static const char *gname(const Go *g)
 
 static const char *callname(uint64_t callnr)
 {
-	static char name[40];
-	for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
-		if (calls[i].nr + 1 == callnr)
-			return calls[i].name;
-	if (!callnr)
-		return "system call";
-	snprintf(name, sizeof name, "system call %" PRIu64, callnr - 1);
-	return name;
+	static char number[40];
+	const char *name = callnr ? syscallname(callnr - 1) : "system call";
+	snprintf(number, sizeof number, "system call %" PRIu64, callnr - 1);
+	return name ? name : number;
 }
 
 static const char *doing(const Go *g)

@@ -14,6 +14,9 @@ typedef struct TraceNamer {
 	void *arg;
 } TraceNamer;
 
+/* syscall_names.c: NULL: there is none of that number, or it is newer than this. */
+const char *syscallname(uint64_t nr);
+
 typedef struct TraceSummary {
 	bool cut; /* it is not all: that would be too large */
 	double seconds;

@@ -31,7 +31,7 @@ static void nap(long ns)
 		;
 }
 
-static pthread_mutex_t themutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t themutex = PTHREAD_MUTEX_INITIALIZER, *heapmutex;
 static pthread_cond_t thecond = PTHREAD_COND_INITIALIZER;
 static sem_t held, ping, pong;
 static bool gate;
@@ -43,23 +43,23 @@ static void *nothing(void *arg)
 	return arg;
 }
 
-static void *holder(void *arg)
+static void *holder(void *mutex)
 {
-	pthread_mutex_lock(&themutex);
+	pthread_mutex_lock(mutex);
 	sem_post(&held);
 	nap(5000000);
-	pthread_mutex_unlock(&themutex);
-	return arg;
+	pthread_mutex_unlock(mutex);
+	return NULL;
 }
 
-static void *waiter(void *arg)
+static void *waiter(void *mutex)
 {
 	sem_wait(&held);
 	long since = now();
-	pthread_mutex_lock(&themutex);
+	pthread_mutex_lock(mutex);
 	waited = now() - since;
-	pthread_mutex_unlock(&themutex);
-	return arg;
+	pthread_mutex_unlock(mutex);
+	return NULL;
 }
 
 /* All become runnable at once, on one processor, and each computes for 500 us, which no slice ends. */
@@ -93,18 +93,23 @@ static void *second(void *arg)
 	return arg;
 }
 
-static pthread_t start(void *(*fn)(void *), const char *name)
+static pthread_t startwith(void *(*fn)(void *), void *arg, const char *name)
 {
 	pthread_t t;
-	CHECK(pthread_create(&t, NULL, fn, NULL) == 0);
+	CHECK(pthread_create(&t, NULL, fn, arg) == 0);
 	if (name)
 		pthread_setname_np(t, name);
 	return t;
 }
 
-static void lock(void)
+static pthread_t start(void *(*fn)(void *), const char *name)
 {
-	pthread_t a = start(holder, "holder"), b = start(waiter, "waiter");
+	return startwith(fn, NULL, name);
+}
+
+static void lock(pthread_mutex_t *m)
+{
+	pthread_t a = startwith(holder, m, "holder"), b = startwith(waiter, m, "waiter");
 	pthread_join(a, NULL);
 	pthread_join(b, NULL);
 	printf("%ld\n", waited);
@@ -142,13 +147,17 @@ int main(int argc, char **argv)
 	sem_init(&held, 0, 0);
 	sem_init(&ping, 0, 0);
 	sem_init(&pong, 0, 0);
+	heapmutex = calloc(1, sizeof *heapmutex);
+	pthread_mutex_init(heapmutex, NULL);
 	pthread_join(start(nothing, NULL), NULL);
 	printf("ready\n");
 	fflush(stdout);
 	if (read(0, &c, 1) != 1)
 		return 0;
 	if (!strcmp(what, "lock"))
-		lock();
+		lock(&themutex);
+	else if (!strcmp(what, "heap"))
+		lock(heapmutex);
 	else if (!strcmp(what, "queue"))
 		queue();
 	else if (!strcmp(what, "game"))
@@ -160,7 +169,7 @@ int main(int argc, char **argv)
 			_exit(0);
 		}
 		CHECK(waitpid(child, NULL, 0) == child);
-		lock();
+		lock(&themutex);
 	} else if (!strcmp(what, "exec")) {
 		execl("/proc/self/exe", argv[0], "lock", (char *)NULL);
 		return 1;
