@@ -116,7 +116,7 @@ static const char *objectname(void *arg, uint64_t address)
 		Module file = {.idsize = 0};
 		char symbol[SymbolSize];
 		uint64_t at;
-		memcpy(file.path, m->path, sizeof file.path);
+		snprintf(file.path, sizeof file.path, "%s", m->path);
 		offset = address - m->base;
 		if (!symbolat(names->root, &file, offset, true, symbol, &at))
 			snprintf(name, sizeof name, "%.*s+0x%llx", SymbolSize - 1,

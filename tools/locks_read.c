@@ -52,7 +52,7 @@ static const ModuleRecord *moduleof(const Metrics *m, uint64_t place, uint64_t *
 static void printable(char *s)
 {
 	for (; *s; s++)
-		if (*s <= ' ' || *s >= 127 || strchr("\"\\", *s))
+		if (*s < ' ' || *s >= 127 || strchr("\"\\", *s))
 			*s = '?';
 }
 

@@ -8,6 +8,9 @@
 #define _GNU_SOURCE
 #include "symbols_read.h"
 
+#include "../core/profile.h"
+
+#include <dlfcn.h>
 #include <elf.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,7 +21,7 @@
 #include <unistd.h>
 
 enum {
-	MOSTBYTES = 1 << 28, /* of one table; others are not believed */
+	MOSTBYTES = 1 << 30, /* of one table; others are not believed */
 	MOSTNOTES = 1 << 16,
 };
 
@@ -26,6 +29,7 @@ typedef struct Name {
 	uint64_t at, size;
 	uint32_t text; /* in strings */
 	bool data;
+	uint8_t underscores; /* that it begins with */
 } Name;
 
 typedef struct Table {
@@ -63,60 +67,114 @@ static char *part(int fd, uint64_t at, uint64_t n)
 	return p;
 }
 
-static bool isid(const char *notes, size_t n, const Module *m)
+typedef struct File {
+	int fd;
+	Elf64_Ehdr head;
+	Elf64_Shdr *sections;
+	unsigned n;
+} File;
+
+/* A build id among notes; its size, 0: there is none. */
+static unsigned noteid(const char *notes, size_t n, unsigned char id[sizeof((Module *)0)->id])
 {
 	for (size_t at = 0; n - at >= 12 && at < n;) {
 		uint32_t h[3];
 		memcpy(h, notes + at, sizeof h);
 		size_t name = (h[0] + 3ul) & ~3ul, text = (h[1] + 3ul) & ~3ul;
 		if (name > n - at - 12 || text > n - at - 12 - name)
-			return false;
-		if (h[2] == NT_GNU_BUILD_ID && h[0] == 4 && h[1] == m->idsize &&
-		    !memcmp(notes + at + 12, "GNU", 4))
-			return !memcmp(notes + at + 12 + name, m->id, m->idsize);
+			return 0;
+		if (h[2] == NT_GNU_BUILD_ID && h[0] == 4 && h[1] <= sizeof((Module *)0)->id &&
+		    !memcmp(notes + at + 12, "GNU", 4)) {
+			memcpy(id, notes + at + 12 + name, h[1]);
+			return h[1];
+		}
 		at += 12 + name + text;
 	}
-	return false;
+	return 0;
 }
 
-typedef struct File {
-	int fd;
-	Elf64_Shdr *sections;
-	unsigned n;
-} File;
-
-/* Is it the file that was loaded, as far as that can be told? */
-static bool samefile(const File *f, const Module *m)
+static unsigned buildid(const File *f, unsigned char id[sizeof((Module *)0)->id])
 {
-	bool same = m->idsize == 0;
-	for (unsigned i = 0; i < f->n && !same; i++) {
+	unsigned size = 0;
+	for (unsigned i = 0; i < f->n && !size; i++) {
 		const Elf64_Shdr *s = &f->sections[i];
 		char *notes = s->sh_type == SHT_NOTE && s->sh_size <= MOSTNOTES
 				  ? part(f->fd, s->sh_offset, s->sh_size)
 				  : NULL;
-		same = notes && isid(notes, s->sh_size, m);
+		size = notes ? noteid(notes, s->sh_size, id) : 0;
 		free(notes);
 	}
-	return same;
+	return size;
+}
+
+/* Is it the file that was loaded, as far as that can be told? */
+static bool samefile(const File *f, const Module *m)
+{
+	unsigned char id[sizeof m->id];
+	if (m->nheaders) {
+		uint64_t n = (uint64_t)m->nheaders * sizeof(Elf64_Phdr);
+		char *headers =
+		    m->nheaders <= f->head.e_phnum ? part(f->fd, f->head.e_phoff, n) : NULL;
+		bool same = headers && profiledigest(headers, n) == m->headers;
+		free(headers);
+		return same;
+	}
+	return m->idsize == 0 || (buildid(f, id) == m->idsize && !memcmp(id, m->id, m->idsize));
+}
+
+static void closefile(File *f)
+{
+	free(f->sections);
+	close(f->fd);
 }
 
 static bool openfile(File *f, const char *path, const Module *m)
 {
-	Elf64_Ehdr h;
 	struct stat st;
+	Elf64_Ehdr *h = &f->head;
 	*f = (File){.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-	if (f->fd >= 0 && fstat(f->fd, &st) == 0 && S_ISREG(st.st_mode) &&
-	    get(f->fd, 0, &h, sizeof h) && !memcmp(h.e_ident, ELFMAG, SELFMAG) &&
-	    h.e_ident[EI_CLASS] == ELFCLASS64 && h.e_shentsize == sizeof *f->sections) {
-		f->sections = (Elf64_Shdr *)part(f->fd, h.e_shoff, h.e_shnum * sizeof *f->sections);
-		f->n = f->sections ? h.e_shnum : 0;
+	if (f->fd < 0)
+		return false;
+	if (fstat(f->fd, &st) == 0 && S_ISREG(st.st_mode) && get(f->fd, 0, h, sizeof *h) &&
+	    !memcmp(h->e_ident, ELFMAG, SELFMAG) && h->e_ident[EI_CLASS] == ELFCLASS64 &&
+	    h->e_shentsize == sizeof *f->sections && h->e_phentsize == sizeof(Elf64_Phdr)) {
+		f->sections =
+		    (Elf64_Shdr *)part(f->fd, h->e_shoff, h->e_shnum * sizeof *f->sections);
+		f->n = f->sections ? h->e_shnum : 0;
 	}
 	if (f->n && samefile(f, m))
 		return true;
-	free(f->sections);
-	if (f->fd >= 0)
-		close(f->fd);
+	closefile(f);
 	return false;
+}
+
+/* By the process's root, by the path alone, or as its program, which may have been replaced or be another root's. */
+static bool openloaded(File *f, const char *root, const Module *m)
+{
+	char path[PATH_MAX];
+	size_t n = strlen(root);
+	if (m->path[0] != '/')
+		return false;
+	snprintf(path, sizeof path, "%s%s", root, m->path);
+	if (openfile(f, path, m) || (n && openfile(f, m->path, m)))
+		return true;
+	if (n < 6 || strcmp(root + n - 5, "/root") != 0 || !(m->idsize || m->nheaders))
+		return false;
+	snprintf(path, sizeof path, "%.*s/exe", (int)n - 5, root);
+	return openfile(f, path, m);
+}
+
+/* The file with debugging symbols of that id. */
+static bool opendebug(File *f, const Module *m)
+{
+	char path[PATH_MAX];
+	if (m->idsize < 2)
+		return false;
+	int n = snprintf(path, sizeof path, "/usr/lib/debug/.build-id/%02x/", m->id[0]);
+	for (unsigned i = 1; i < m->idsize; i++)
+		n += snprintf(path + n, sizeof path - (size_t)n, "%02x", m->id[i]);
+	snprintf(path + n, sizeof path - (size_t)n, ".debug");
+	return openfile(f, path, m);
 }
 
 static int byaddress(const void *a, const void *b)
@@ -124,8 +182,10 @@ static int byaddress(const void *a, const void *b)
 	const Name *x = a, *y = b;
 	if (x->at != y->at)
 		return x->at < y->at ? -1 : 1;
-	/* Of names for the same place, the one with a size. */
-	return (x->size != 0) - (y->size != 0);
+	/* Of names for the same place the last one is found: one with a size, and rather what people call it. */
+	if ((x->size != 0) != (y->size != 0))
+		return (x->size != 0) - (y->size != 0);
+	return (int)y->underscores - (int)x->underscores;
 }
 
 static void names(Table *t, const File *f, const Elf64_Shdr *s)
@@ -148,7 +208,9 @@ static void names(Table *t, const File *f, const Elf64_Shdr *s)
 		    !t->strings[syms[i].st_name] ||
 		    (syms[i].st_size == 0 && (data || s->sh_type == SHT_DYNSYM)))
 			continue;
-		t->names[t->n++] = (Name){syms[i].st_value, syms[i].st_size, syms[i].st_name, data};
+		t->names[t->n++] =
+		    (Name){syms[i].st_value, syms[i].st_size, syms[i].st_name, data,
+			   (uint8_t)(strspn(t->strings + syms[i].st_name, "_") & 15)};
 	}
 	free(syms);
 	if (t->names)
@@ -156,41 +218,37 @@ static void names(Table *t, const File *f, const Elf64_Shdr *s)
 }
 
 /* False: there are none of that kind. */
-static bool namesof(Table *t, const char *path, uint32_t kind)
+static bool namesof(Table *t, const File *f, uint32_t kind)
 {
-	File f;
-	if (!openfile(&f, path, &t->module))
-		return false;
-	for (unsigned i = 0; i < f.n && !t->n; i++) {
-		if (f.sections[i].sh_type != kind)
+	for (unsigned i = 0; i < f->n && !t->n; i++) {
+		if (f->sections[i].sh_type != kind)
 			continue;
 		free(t->names);
 		free(t->strings);
 		t->names = NULL;
 		t->strings = NULL;
-		names(t, &f, &f.sections[i]);
+		names(t, f, &f->sections[i]);
 	}
-	free(f.sections);
-	close(f.fd);
 	return t->n != 0;
 }
 
 static void load(Table *t)
 {
-	char path[2][PATH_MAX], debug[PATH_MAX] = "";
-	const Module *m = &t->module;
-	snprintf(path[0], sizeof path[0], "%s%s", t->root, m->path);
-	snprintf(path[1], sizeof path[1], "%s", m->path);
-	int n = snprintf(debug, sizeof debug, "/usr/lib/debug/.build-id/%02x/", m->id[0]);
-	for (unsigned i = 1; i < m->idsize; i++)
-		n += snprintf(debug + n, sizeof debug - (size_t)n, "%02x", m->id[i]);
-	snprintf(debug + n, sizeof debug - (size_t)n, ".debug");
-	bool file = m->path[0] == '/';
-	if ((file && (namesof(t, path[0], SHT_SYMTAB) || namesof(t, path[1], SHT_SYMTAB))) ||
-	    (m->idsize > 1 && namesof(t, debug, SHT_SYMTAB)))
-		return;
-	if (file && !namesof(t, path[0], SHT_DYNSYM))
-		namesof(t, path[1], SHT_DYNSYM);
+	File f, debug;
+	Module id = t->module;
+	bool loaded = openloaded(&f, t->root, &t->module);
+	if (!loaded || !namesof(t, &f, SHT_SYMTAB)) {
+		if (loaded && !id.idsize)
+			id.idsize = buildid(&f, id.id);
+		id.nheaders = 0;
+		bool found = opendebug(&debug, &id);
+		if (!(found && namesof(t, &debug, SHT_SYMTAB)) && loaded)
+			namesof(t, &f, SHT_DYNSYM);
+		if (found)
+			closefile(&debug);
+	}
+	if (loaded)
+		closefile(&f);
 }
 
 static const Table *tableof(const char *root, const Module *m)
@@ -207,6 +265,56 @@ static const Table *tableof(const char *root, const Module *m)
 	t->next = tables;
 	tables = t;
 	return t;
+}
+
+/* --- C++ ------------------------------------------------------------------------------------------ */
+
+/* As in the source, by libstdc++ if it is there: who has programs in C++ has it. malloc'ed, or NULL. */
+static char *demangled(const char *name)
+{
+	static char *(*demangle)(const char *, char *, size_t *, int *);
+	static bool looked;
+	if (name[0] != '_' || name[1] != 'Z')
+		return NULL;
+	if (!looked) {
+		looked = true;
+		void *library = dlopen("libstdc++.so.6", RTLD_NOW | RTLD_LOCAL);
+		*(void **)&demangle = library ? dlsym(library, "__cxa_demangle") : NULL;
+	}
+	int status = -1;
+	char *s = demangle ? demangle(name, NULL, NULL, &status) : NULL;
+	return status == 0 ? s : NULL;
+}
+
+/* Without what the compiler has added, parameters, and what stands behind them. */
+static void shorten(char *s)
+{
+	char *clone = strstr(s, " [clone ");
+	if (clone)
+		*clone = 0;
+	char *end = strrchr(s, ')');
+	if (!end || (end[1] && strcmp(end + 1, " const") != 0))
+		return;
+	int depth = 0;
+	for (char *c = end; c > s; c--) {
+		depth += (*c == ')') - (*c == '(');
+		if (depth == 0) {
+			*c = 0;
+			return;
+		}
+	}
+}
+
+static void copyname(const char *from, char name[SymbolSize])
+{
+	size_t n = strcspn(from, "@"); /* of its version */
+	snprintf(name, SymbolSize, "%.*s", n < SymbolSize ? (int)n : SymbolSize - 1, from);
+	char *s = demangled(from);
+	if (s) {
+		shorten(s);
+		snprintf(name, SymbolSize, "%s", s);
+	}
+	free(s);
 }
 
 /* --- asking ------------------------------------------------------------------------------------- */
@@ -228,10 +336,8 @@ bool symbolat(const char *root, const Module *m, uint64_t address, bool data, ch
 		const Name *s = &t->names[lo];
 		if (s->data != data || (s->size && address - s->at >= s->size))
 			continue;
-		size_t n = strcspn(t->strings + s->text, "@");
 		*offset = address - s->at;
-		snprintf(name, SymbolSize, "%.*s", n < SymbolSize ? (int)n : SymbolSize - 1,
-			 t->strings + s->text);
+		copyname(t->strings + s->text, name);
 		return true;
 	}
 	return false;
