@@ -19,12 +19,12 @@ def find(name):
 
 
 @contextlib.contextmanager
-def server(command_for, kind, seconds=5):
+def server(command_for, kind, seconds=5, settings={}):
     """(process, port) of a server that listens on a port of 127.0.0.1; ended by SIGTERM. command_for(port) names it."""
     with tempfile.TemporaryFile() as out:
         for _ in range(5):
             port = measure.free_port()
-            process = measure.spawn(command_for(port), kind, out)
+            process = measure.spawn(command_for(port), kind, out, settings=settings)
             if measure.wait_listening(port, process):
                 break
             measure.children.remove(process)  # the port was taken meanwhile, or it can't run at all
@@ -72,6 +72,35 @@ def memcached(*more):
     def bench(kind):
         with server(memcached_command(4), kind) as (process, port):
             return measure.load(port, process, 100, "memcached", *more)
+    return bench
+
+
+@contextlib.contextmanager
+def traced(process):
+    """Records process meanwhile."""
+    command = os.path.join(measure.build, "tools", "goshim")
+    recorder = subprocess.Popen([command, "trace", "--seconds", "60", "--output", os.devnull, str(process.pid)],
+                                env=measure.environment("native", {}), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+    measure.children.append(recorder)
+    try:
+        yield
+    finally:
+        if recorder.poll() is not None:
+            measure.children.remove(recorder)
+            raise measure.Failed(f"goshim trace has ended with {recorder.returncode}")
+        recorder.kill()
+        recorder.wait()
+        measure.children.remove(recorder)
+
+
+def looked_at(settings, trace=False):
+    """What it costs memcached that it is looked at: the column `native` is goshim without."""
+    def bench(kind):
+        looked = kind == "goshim"
+        with server(memcached_command(4), "goshim", settings={"GOSHIM": settings if looked else ""}) as (process, port):
+            with traced(process) if looked and trace else contextlib.nullcontext():
+                return measure.load(port, process, 100, "memcached")
     return bench
 
 
