@@ -20,7 +20,7 @@ static pthread_rwlock_t rw = PTHREAD_RWLOCK_INITIALIZER;
 static sem_t sem;
 static pthread_barrier_t barrier;
 static int rounds = 20;
-static long waits, waited; /* under m, or of main */
+static long waits, waited, longest;
 static long computed, lived;
 
 static long now(void)
@@ -32,7 +32,11 @@ static long now(void)
 
 static void count(long since)
 {
-	__atomic_fetch_add(&waited, now() - since, __ATOMIC_RELAXED);
+	long ns = now() - since, most = __atomic_load_n(&longest, __ATOMIC_RELAXED);
+	while (ns > most && !__atomic_compare_exchange_n(&longest, &most, ns, false,
+							 __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+	__atomic_fetch_add(&waited, ns, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&waits, 1, __ATOMIC_RELAXED);
 }
 
@@ -51,15 +55,38 @@ static void nap(long ns)
 		;
 }
 
+/* The first round of who holds the lock lasts until the others have come for it. */
+static int coming;
+static bool held;
+
+static void meet(void *holder, int i)
+{
+	if (i > 0)
+		return;
+	while (!holder && !__atomic_load_n(&held, __ATOMIC_ACQUIRE))
+		nap(1000000);
+	if (!holder)
+		__atomic_fetch_add(&coming, 1, __ATOMIC_ACQ_REL);
+}
+
+static void hold(int i, int n, long ns)
+{
+	__atomic_store_n(&held, true, __ATOMIC_RELEASE);
+	while (i == 0 && __atomic_load_n(&coming, __ATOMIC_ACQUIRE) < n - 1)
+		nap(1000000);
+	nap(i == 0 ? 4 * ns : ns);
+}
+
 /* One of four has it for 5 ms. */
 static void *locks(void *arg)
 {
 	for (int i = 0; i < rounds; i++) {
+		meet(arg, i);
 		long since = now();
 		pthread_mutex_lock(&m);
 		count(since);
 		if (arg)
-			nap(5000000);
+			hold(i, THREADS, 5000000);
 		pthread_mutex_unlock(&m);
 		nap(1000000);
 	}
@@ -80,10 +107,11 @@ static void *sleeps(void *arg)
 static void *readslocked(void *arg)
 {
 	for (int i = 0; i < rounds; i++) {
+		meet(arg, i);
 		long since = now();
 		arg ? pthread_rwlock_wrlock(&rw) : pthread_rwlock_rdlock(&rw);
 		count(since);
-		nap(arg ? 3000000 : 100000);
+		arg ? hold(i, THREADS, 3000000) : nap(100000);
 		pthread_rwlock_unlock(&rw);
 		nap(1000000);
 	}
@@ -171,9 +199,12 @@ static void *firstwait(void *arg)
 	return arg;
 }
 
+static int crowd; /* threads of the kind that all do */
+
 static void all(int n, void *(*fn)(void *))
 {
 	pthread_t *t = calloc((size_t)n, sizeof *t);
+	crowd = n;
 	long begin = now();
 	if (fn == queues)
 		join(spawn(firstwait, NULL));
@@ -201,8 +232,14 @@ static void all(int n, void *(*fn)(void *))
 	}
 }
 
+/* On one processor the others begin when the first one is made to leave it. */
+static int begun;
+
 static void *spins(void *arg)
 {
+	__atomic_fetch_add(&begun, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(&begun, __ATOMIC_ACQUIRE) < crowd)
+		spin(1000000);
 	spin(100000000);
 	return arg;
 }
@@ -318,7 +355,7 @@ int main(int argc, char **argv)
 		}
 		printf("%d\n", child);
 	} else {
-		printf("%ld %ld %ld %ld\n", waits, waited, computed, lived);
+		printf("%ld %ld %ld %ld %ld\n", waits, waited, computed, lived, longest);
 	}
 	fflush(stdout);
 	char buf;
