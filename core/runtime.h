@@ -165,7 +165,8 @@ struct P {
 	    askedat; /* ticksnow() when preempt was set; 0: it was not, or has been counted */
 	_Atomic uint32_t preempt; /* its goroutine is asked to yield, and why (PreemptSlice...) */
 	_Atomic bool longcall;    /* Psyscall: the call is expected to last; take the P at once */
-	/* goturn, owner only: turns that the goroutine of turntick (a schedtick) has had. */
+	/* goturn, owner only: when the turn of turntick (a schedtick) began, in cputicks, and the times it has asked. */
+	uint64_t turnstart;
 	uint32_t turns, turntick;
 	/* In cputicks(), written by the owner: when what it runs was given the P, and when its slice began. */
 	_Atomic uint64_t runstart, slicestart;
