@@ -25,6 +25,7 @@
 static struct {
 	Lock lock;
 	M *list;
+	M *making;                /* the one that the template thread has taken from there */
 	_Atomic uint32_t seq;     /* futex of the template thread */
 	_Atomic uint32_t asked;   /* how many were asked for, */
 	_Atomic uint32_t done;    /* and made, or could not be; futex */
@@ -123,6 +124,20 @@ static bool runmstartfn(M *mp)
 	return fn != NULL;
 }
 
+/* What an M is to begin with that has not begun: NULL if it was given to another (insteadofnew). */
+static P *takestart(M *mp, bool *spinning)
+{
+	lock(&newms.lock);
+	P *pp = mp->nextp;
+	*spinning = mp->spinning;
+	mp->nextp = NULL;
+	mp->spinning = false;
+	if (newms.making == mp)
+		newms.making = NULL; /* what it is given from now on is its own */
+	unlock(&newms.lock);
+	return pp;
+}
+
 /* First function on a new kernel thread; arg is its M. Returns when mexit says so. */
 static void mstart(void *arg) UNCHECKED_ROLES
 {
@@ -147,8 +162,9 @@ static void mstart(void *arg) UNCHECKED_ROLES
 		if (!mp->nextp)
 			mend(mp); /* there is no goroutine after all */
 	}
-	P *pp = mp->nextp;
-	mp->nextp = NULL;
+	bool spinning;
+	P *pp = takestart(mp, &spinning);
+	mp->spinning = spinning;
 	runmstartfn(mp);
 	if (pp)
 		acquirep(mp, pp);
@@ -227,42 +243,42 @@ void templatethread(void *unused)
 		if (fn)
 			fn();
 		lock(&newms.lock);
-		M *mp = newms.list;
-		newms.list = NULL;
+		M *mp = newms.making = newms.list;
+		if (mp) {
+			newms.list = mp->schedlink;
+			mp->schedlink = NULL;
+		}
 		unlock(&newms.lock);
 		if (!mp) {
 			futexsleep(&newms.seq, seq, -1);
 			continue;
 		}
-		while (mp) {
-			M *next = mp->schedlink;
-			mp->schedlink = NULL;
-			bool spinning = mp->spinning;
-			P *pp = mp->nextp;
-			int err = forbidden() ? -EAGAIN : sigstackalloc(mp);
-			if (!err)
-				err =
-				    host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
-			if (err && mp->bornwired) {
-				mp->bornwired = false;
-				atomic_store(&mp->born, err);
-			} else if (err) {
-				/* The limit of processes is reached, say: the others go on with the
-				 * work; sysmon tries again while there is some. */
-				if (mp->mstartfn)
-					atomic_store(&newms.fn, mp->mstartfn);
-				lock(&sched.lock);
-				mrecordback_locked(mp);
-				if (!forbidden())
-					atomic_store_explicit(&sched.mfailed, nanotime(),
-							      memory_order_relaxed);
-				unlock(&sched.lock);
-				abandonp(pp, spinning);
-			}
-			atomic_fetch_add(&newms.done, 1);
-			futexwakeup(&newms.done, INT32_MAX);
-			mp = next;
+		int err = forbidden() ? -EAGAIN : sigstackalloc(mp);
+		if (!err)
+			err = host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
+		lock(&newms.lock);
+		newms.making = NULL;
+		unlock(&newms.lock);
+		if (err && mp->bornwired) {
+			mp->bornwired = false;
+			atomic_store(&mp->born, err);
+		} else if (err) {
+			/* The limit of processes is reached, say: the others go on with the
+			 * work; sysmon tries again while there is some. */
+			bool spinning;
+			P *pp = takestart(mp, &spinning);
+			if (mp->mstartfn)
+				atomic_store(&newms.fn, mp->mstartfn);
+			lock(&sched.lock);
+			mrecordback_locked(mp);
+			if (!forbidden())
+				atomic_store_explicit(&sched.mfailed, nanotime(),
+						      memory_order_relaxed);
+			unlock(&sched.lock);
+			abandonp(pp, spinning);
 		}
+		atomic_fetch_add(&newms.done, 1);
+		futexwakeup(&newms.done, INT32_MAX);
 	}
 }
 
@@ -280,6 +296,40 @@ static void templatemakes(M *mp)
 	atomic_fetch_add(&newms.asked, 1);
 	unlock(&newms.lock);
 	waketemplate();
+}
+
+/*
+ * Ms that idle take over the Ps of those that are still to be made, by whoever comes later: an M that has come to idle, or
+ * whoever asked for a new one. The template thread may have to wait for a lock of libc's that a goroutine
+ * holds which waits for one of these Ps.
+ */
+static void insteadofnew(void)
+{
+	if (likely(atomic_load(&newms.asked) == atomic_load(&newms.done)))
+		return;
+	M *woken = NULL;
+	lock(&sched.lock);
+	lock(&newms.lock);
+	for (M *mp = newms.making ? newms.making : newms.list; mp && sched.midle;
+	     mp = mp == newms.making ? newms.list : mp->schedlink) {
+		if (!mp->nextp || mp->lockedg)
+			continue;
+		M *idle = mget_locked();
+		idle->nextp = mp->nextp;
+		idle->spinning = mp->spinning;
+		mp->nextp = NULL;
+		mp->spinning = false;
+		idle->schedlink = woken;
+		woken = idle;
+	}
+	unlock(&newms.lock);
+	unlock(&sched.lock);
+	while (woken) {
+		M *mp = woken;
+		woken = mp->schedlink;
+		mp->schedlink = NULL;
+		notewakeup(&mp->park);
+	}
 }
 
 M *newmwired(void)
@@ -325,6 +375,7 @@ static bool newmfn(P *pp, bool spinning, void (*fn)(void))
 	mp->spinning = spinning;
 	mp->mstartfn = fn;
 	templatemakes(mp);
+	insteadofnew();
 	return true;
 }
 
@@ -405,7 +456,7 @@ void lastms(int threads)
 void mforkchild(void)
 {
 	lockinit(&newms.lock, RankSysmon);
-	newms.list = NULL;
+	newms.list = newms.making = NULL;
 	atomic_store(&newms.fn, NULL);
 	atomic_store(&newms.seq, 0);
 	atomic_store(&newms.asked, 0);
@@ -489,6 +540,7 @@ void stopm(void) UNCHECKED_ROLES
 		lock(&sched.lock);
 		mput_locked(mp);
 		unlock(&sched.lock);
+		insteadofnew();
 		lastidle();
 		tickslook();
 		notesleep(&mp->park);
@@ -585,80 +637,6 @@ P *releasep(M *mp) UNCHECKED_ROLES
 	return pp;
 }
 
-/* --- wired goroutines --------------------------------------------------------- */
-
-/* The M of this g0 is wired to a G: sleeps until that G is handed to it.
- * Returns with acquired P. */
-void stoplockedm(void) UNCHECKED_ROLES
-{
-	M *mp = getg()->m;
-	if (!mp->lockedg || mp->lockedg->lockedm != mp)
-		throw("stoplockedm: inconsistent locking");
-	if (getp(mp))
-		handoffp(releasep(mp));
-	lastidle();
-	notesleep(&mp->park);
-	noteclear(&mp->park);
-	if (readgstatus(mp->lockedg) != Grunnable)
-		throw("stoplockedm: not runnable");
-	P *pp = mp->nextp;
-	mp->nextp = NULL;
-	acquirep(mp, pp);
-}
-
-/* Hands gp, wired to another M, to that M together with our P. Returns with
- * another P, when there is work again. */
-void startlockedm(G *gp) UNCHECKED_ROLES
-{
-	M *mp = getg()->m, *target = gp->lockedm;
-	if (target == mp)
-		throw("startlockedm: locked to me");
-	if (target->nextp)
-		throw("startlockedm: m has p");
-	target->nextp = releasep(mp);
-	notewakeup(&target->park);
-	stopm();
-}
-
-void lockOSThread(void)
-{
-	G *gp = getg();
-	if (!gp)
-		return;
-	M *mp = acquirem();
-	gp->lockedm = mp;
-	mp->lockedg = gp;
-	gp->lockedcount++;
-	releasem(mp);
-}
-
-void lockOSThreadForever(void)
-{
-	G *gp = getg();
-	if (!gp || gp->mends)
-		return;
-	lockOSThread();
-	gp->mends = true;
-	sparem();
-}
-
-void unlockOSThreadForever(void)
-{
-	G *gp = getg();
-	if (!gp || !gp->mends)
-		return;
-	gp->mends = false;
-	unlockOSThread();
-}
-
-void endOSThread(void)
-{
-	G *gp = getg();
-	lockOSThreadForever();
-	if (gp)
-		gp->mendsmain = true;
-}
-
 /* The goroutine that this M was wired to is gone: so is the kernel thread. Main's only stops, as
  * much in /proc/self is empty when that has ended, unless it has to. */
 void mexit(M *mp, bool mainstoo) UNCHECKED_ROLES
@@ -681,19 +659,4 @@ void mexit(M *mp, bool mainstoo) UNCHECKED_ROLES
 	atomic_store(&mp->tid, 0);
 	for (;;)
 		sys1(60 /* exit */, 0);
-}
-
-void unlockOSThread(void)
-{
-	G *gp = getg();
-	if (!gp)
-		return;
-	M *mp = acquirem();
-	if (gp->lockedcount == 0 || gp->lockedm != mp)
-		throw("unlockOSThread: not locked");
-	if (--gp->lockedcount == 0) {
-		gp->lockedm = NULL;
-		mp->lockedg = NULL;
-	}
-	releasem(mp);
 }
