@@ -41,13 +41,13 @@ static void grow_locked(void)
 	sigs.bound = bound();
 }
 
-/* NULL: no memory, or more real-time signals than there may be. */
+/* NULL: no memory, or more real-time signals than there may be. What sysmon has received the kernel has accepted. */
 static SigNode *nodeget_locked(int sig)
 {
 	if (!sigs.free)
 		grow_locked();
 	SigNode *n = sigs.free;
-	if (!n || (sig >= SIGRTMIN && sigs.nqueued >= sigs.bound))
+	if (!n || (sig >= SIGRTMIN && sigs.nqueued >= sigs.bound && !issysmon))
 		return NULL;
 	sigs.free = n->next;
 	sigs.nqueued++;

@@ -169,6 +169,31 @@ Test(m, without_an_idle_p_none_is_started, .timeout = 30)
 	inscheduler(1, 0, nop);
 }
 
+/* The new one is for long in the making, and has the only P. */
+static void stuckinthemaking(void)
+{
+	struct timespec ts = {0, 1000000};
+
+	countprocs();
+	atomic_store(&hold, true);
+	spawn(yielder, (void *)5);
+	while (asked == 0)
+		blockingsyscall(SYS_nanosleep, (long)&ts, 0, 0, 0, 0, 0);
+	joinall();
+	must(made == 0);
+	atomic_store(&hold, false);
+	while (made == 0)
+		usleep_os(100);
+	spawn(yielder, (void *)5);
+	joinall();
+}
+
+Test(m, who_idles_does_the_work_of_one_in_the_making, .timeout = 30)
+{
+	inscheduler(1, 1, stuckinthemaking);
+	inscheduler(2, 1, stuckinthemaking);
+}
+
 /* --- without a P ------------------------------------------------------------------------ */
 
 static M *_Atomic ranon; /* template: no M */
