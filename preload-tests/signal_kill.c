@@ -216,7 +216,7 @@ static void to_the_process(void)
 	signal(SIGUSR1, SIG_DFL);
 }
 
-/* From another process, in numbers. */
+/* From another process, in numbers: what comes before the last one was handled is one with it. */
 static void from_another_process(void)
 {
 	pthread_t t;
@@ -236,7 +236,7 @@ static void from_another_process(void)
 	int status = -1;
 	CHECK_EQ(waitpid(pid, &status, 0), pid);
 	CHECK_EQ(status, 0);
-	CHECK(handled > 5 && handled <= 50);
+	CHECK(handled >= 1 && handled <= 50);
 	CHECK_EQ(last_pid, pid);
 	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
 	join(t);
