@@ -192,19 +192,28 @@ static void putdigits(Text *t, int64_t v, int width)
 		textput(t, "%d", v / p % 10);
 }
 
-/* As 2026-11-20 22:31:07.123 UTC; the days by the calendar that has been used for centuries and will be. */
+static int64_t daysof(int64_t year, int month)
+{
+	static const char days[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+	return days[month] + (month == 1 && leap);
+}
+
+/* As 2026-11-20 22:31:07.123 UTC; ns since 1970. */
 static void putdate(Text *t, int64_t ns)
 {
-	int64_t ms = ns / 1000000, s = ms / 1000, days = s / 86400 + 719468;
-	int64_t era = days / 146097, doe = days % 146097;
-	int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-	int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
-	int64_t month = mp < 10 ? mp + 3 : mp - 9;
-	putdigits(t, yoe + era * 400 + (month <= 2), 4);
+	int64_t ms = ns / 1000000, s = ms / 1000, day = s / 86400, year = 1970;
+	int month = 0;
+	while (day >= daysof(year, month)) {
+		day -= daysof(year, month);
+		month = (month + 1) % 12;
+		year += month == 0;
+	}
+	putdigits(t, year, 4);
 	textput(t, "-");
-	putdigits(t, month, 2);
+	putdigits(t, month + 1, 2);
 	textput(t, "-");
-	putdigits(t, doy - (153 * mp + 2) / 5 + 1, 2);
+	putdigits(t, day + 1, 2);
 	textput(t, " ");
 	putdigits(t, s / 3600 % 24, 2);
 	textput(t, ":");

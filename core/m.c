@@ -124,18 +124,13 @@ static bool runmstartfn(M *mp)
 	return fn != NULL;
 }
 
-/* What an M is to begin with that has not begun: NULL if it was given to another (insteadofnew). */
-static P *takestart(M *mp, bool *spinning)
+/* mp is no more in the making: what it is to begin with is its own. */
+static void begun(const M *mp)
 {
 	lock(&newms.lock);
-	P *pp = mp->nextp;
-	*spinning = mp->spinning;
-	mp->nextp = NULL;
-	mp->spinning = false;
 	if (newms.making == mp)
-		newms.making = NULL; /* what it is given from now on is its own */
+		newms.making = NULL;
 	unlock(&newms.lock);
-	return pp;
 }
 
 /* First function on a new kernel thread; arg is its M. Returns when mexit says so. */
@@ -153,6 +148,7 @@ static void mstart(void *arg) UNCHECKED_ROLES
 	/* mcall comes back to here, below this frame, each time anew. */
 	g0->sched.sp = ((uintptr_t)__builtin_frame_address(0) - 256) & ~(uintptr_t)63;
 	minitsignals(mp);
+	begun(mp);
 	bool wired = mp->bornwired;
 	if (wired) {
 		mp->bornwired = false;
@@ -162,9 +158,8 @@ static void mstart(void *arg) UNCHECKED_ROLES
 		if (!mp->nextp)
 			mend(mp); /* there is no goroutine after all */
 	}
-	bool spinning;
-	P *pp = takestart(mp, &spinning);
-	mp->spinning = spinning;
+	P *pp = mp->nextp;
+	mp->nextp = NULL;
 	runmstartfn(mp);
 	if (pp)
 		acquirep(mp, pp);
@@ -256,17 +251,16 @@ void templatethread(void *unused)
 		int err = forbidden() ? -EAGAIN : sigstackalloc(mp);
 		if (!err)
 			err = host.newosproc(mstart, mp, &mp->g0->stacklo, &mp->g0->stackhi);
-		lock(&newms.lock);
-		newms.making = NULL;
-		unlock(&newms.lock);
+		if (err)
+			begun(mp);
 		if (err && mp->bornwired) {
 			mp->bornwired = false;
 			atomic_store(&mp->born, err);
 		} else if (err) {
 			/* The limit of processes is reached, say: the others go on with the
 			 * work; sysmon tries again while there is some. */
-			bool spinning;
-			P *pp = takestart(mp, &spinning);
+			bool spinning = mp->spinning;
+			P *pp = mp->nextp;
 			if (mp->mstartfn)
 				atomic_store(&newms.fn, mp->mstartfn);
 			lock(&sched.lock);
@@ -298,6 +292,20 @@ static void templatemakes(M *mp)
 	waketemplate();
 }
 
+/* Gives the P of mp, still to be made, to an M that idles, and puts that on *woken. */
+static void giveidle_locked(M *mp, M **woken)
+{
+	M *idle = mp->nextp ? mget_locked() : NULL;
+	if (!idle)
+		return;
+	idle->nextp = mp->nextp;
+	idle->spinning = mp->spinning;
+	mp->nextp = NULL;
+	mp->spinning = false;
+	idle->schedlink = *woken;
+	*woken = idle;
+}
+
 /*
  * Ms that idle take over the Ps of those that are still to be made, by whoever comes later: an M that has come to idle, or
  * whoever asked for a new one. The template thread may have to wait for a lock of libc's that a goroutine
@@ -310,18 +318,10 @@ static void insteadofnew(void)
 	M *woken = NULL;
 	lock(&sched.lock);
 	lock(&newms.lock);
-	for (M *mp = newms.making ? newms.making : newms.list; mp && sched.midle;
-	     mp = mp == newms.making ? newms.list : mp->schedlink) {
-		if (!mp->nextp || mp->lockedg)
-			continue;
-		M *idle = mget_locked();
-		idle->nextp = mp->nextp;
-		idle->spinning = mp->spinning;
-		mp->nextp = NULL;
-		mp->spinning = false;
-		idle->schedlink = woken;
-		woken = idle;
-	}
+	if (newms.making)
+		giveidle_locked(newms.making, &woken);
+	for (M *mp = newms.list; mp; mp = mp->schedlink)
+		giveidle_locked(mp, &woken);
 	unlock(&newms.lock);
 	unlock(&sched.lock);
 	while (woken) {

@@ -42,7 +42,7 @@ static void turn_m(G *gp)
 }
 
 /* Has the goroutine on pp had its turn? Then the next one begins. */
-static bool turnover(P *pp) NEEDS_P
+static bool turnover(P *pp)
 {
 	enum { TURNS = 4 }; /* where time can't be told */
 	uint32_t tick = atomic_load_explicit(&pp->schedtick, memory_order_relaxed);
