@@ -292,18 +292,19 @@ static void templatemakes(M *mp)
 	waketemplate();
 }
 
-/* Gives the P of mp, still to be made, to an M that idles, and puts that on *woken. */
-static void giveidle_locked(M *mp, M **woken)
+/* Gives the P of mp, still to be made, to an M that idles, and puts that on *woken. False: none idles, or mp has no P. */
+static bool giveidle_locked(M *mp, M **woken)
 {
 	M *idle = mp->nextp ? mget_locked() : NULL;
 	if (!idle)
-		return;
+		return false;
 	idle->nextp = mp->nextp;
 	idle->spinning = mp->spinning;
 	mp->nextp = NULL;
 	mp->spinning = false;
 	idle->schedlink = *woken;
 	*woken = idle;
+	return true;
 }
 
 /*
@@ -316,14 +317,26 @@ static void insteadofnew(void)
 	if (likely(atomic_load(&newms.asked) == atomic_load(&newms.done)))
 		return;
 	M *woken = NULL;
+	uint32_t saved = 0; /* that need not be made any more */
 	lock(&sched.lock);
 	lock(&newms.lock);
 	if (newms.making)
 		giveidle_locked(newms.making, &woken);
-	for (M *mp = newms.list; mp; mp = mp->schedlink)
-		giveidle_locked(mp, &woken);
+	for (M **p = &newms.list, *mp; (mp = *p) != NULL;) {
+		if (!giveidle_locked(mp, &woken)) {
+			p = &mp->schedlink;
+			continue;
+		}
+		*p = mp->schedlink;
+		mrecordback_locked(mp);
+		saved++;
+	}
 	unlock(&newms.lock);
 	unlock(&sched.lock);
+	if (saved) {
+		atomic_fetch_add(&newms.done, saved);
+		futexwakeup(&newms.done, INT32_MAX);
+	}
 	while (woken) {
 		M *mp = woken;
 		woken = mp->schedlink;
