@@ -560,11 +560,19 @@ bool bear(Birth *b)
 	if (r >= 0 && (w->hassched || (w->explicit && b->pinned)))
 		r = sys3(SYS_sched_setscheduler, 0, w->policy, (long)&w->param);
 	settle();
+	b->result = r < 0 ? (int)r : 1;
+	if (r < 0)
+		return false;
 	th->birth = NULL;
+	birthdone(b);
+	return true;
+}
+
+void birthdone(Birth *b)
+{
 	const void *addr = &b->done;
-	atomic_store(&b->done, r < 0 ? (int)r : 1); /* b may be gone after that */
+	atomic_store(&b->done, b->result); /* b may be gone after that */
 	semaready(addr, 1, NULL, NULL, NULL, 0);
-	return r >= 0;
 }
 
 /* --- robust mutexes ------------------------------------------------------------------ */

@@ -49,10 +49,12 @@ void kernelwish(KernelWish *w, const pthread_attr_t *attr);
 struct Birth {
 	const KernelWish *wish;
 	unsigned pinned;  /* why its creator is: it has the same state */
-	_Atomic int done; /* 1: lives, else -errno */
+	int result;       /* 1: lives, else -errno */
+	_Atomic int done; /* result, when it is known and nothing is left of one that does not */
 };
 int awaitbirth(Birth *b); /* 0 or an error number */
-bool bear(Birth *b);      /* on the new thread; false: it must not live */
+bool bear(Birth *b); /* on the new thread; false: it must not live, and birthdone when it is gone */
+void birthdone(Birth *b);
 
 /* The caller ends: robust mutexes that it holds learn of it. */
 void robustexit(void);

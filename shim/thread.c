@@ -131,6 +131,7 @@ static void threadfree(Thread *th)
 static void threaddone(void *arg)
 {
 	Thread *th = arg;
+	Birth *unborn = th->birth;
 	th->gp = NULL;
 	if (!th->userstack)
 		stackfree(th->stack);
@@ -141,6 +142,8 @@ static void threaddone(void *arg)
 		threadfree(th);
 	else
 		semaready(&th->state, 1, NULL, NULL, NULL, 0);
+	if (unlikely(unborn))
+		birthdone(unborn);
 }
 
 noreturn_fn void threadgone(Thread *th)
@@ -150,10 +153,10 @@ noreturn_fn void threadgone(Thread *th)
 	goexit(threaddone, th);
 }
 
-/* Its attributes could not be had: pthread_create fails, and it has never been. */
+/* Its attributes could not be had: pthread_create fails, and it has never been. So its creator learns of that last of all
+ * (threaddone): the stack is the program's again, and a signal of the process that it was to take is another's. */
 static noreturn_fn void threadstillborn(Thread *th)
 {
-	th->exiting = true;
 	atomic_store(&th->state, ThreadDetached);
 	atomic_fetch_sub(&nthreads, 1);
 	threadgone(th);
