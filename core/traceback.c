@@ -17,6 +17,7 @@ enum {
 	FRAMES = 100,    /* as Go */
 	PATIENCE = 2000, /* ms for a reader to take something */
 	MINUTE = 60,
+	NAME = 32, /* bytes of a thread's name, the zero included */
 };
 
 /* Text on its way to a file descriptor. */
@@ -153,11 +154,20 @@ static void printcreator(G *gp)
 	printframe("created by ", &f, textend(&t));
 }
 
+/* Its name, which stays in its line and steers no terminal. */
+static void nameof(G *gp, char name[NAME])
+{
+	host.describe(gp, name, NAME);
+	for (; *name; name++)
+		if ((unsigned char)*name < ' ' || *name == 127)
+			*name = '?';
+}
+
 /* "goroutine 18 "name" [sync.Mutex.Lock, 3 minutes, locked to thread]:" */
 static void printheader(G *gp, GStatus s, const char *what)
 {
-	char name[32];
-	host.describe(gp, name, sizeof name);
+	char name[NAME];
+	nameof(gp, name);
 	out("goroutine %d ", gp->goid);
 	if (name[0])
 		out("\"%s\" ", name);
@@ -253,10 +263,10 @@ static bool printone(int64_t id)
 
 static void printwaiter(int64_t id)
 {
-	char name[32] = "";
+	char name[NAME] = "";
 	for (G *gp = atomic_load(&sched.allg); gp; gp = gp->alllink)
 		if (gp->goid == id)
-			host.describe(gp, name, sizeof name);
+			nameof(gp, name);
 	out("goroutine %d%s%s%s", id, name[0] ? " (" : "", name, name[0] ? ")" : "");
 }
 

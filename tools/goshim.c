@@ -172,6 +172,19 @@ const char *duration(double ns)
 	return buf;
 }
 
+void puttext(const char *text, size_t n)
+{
+	static unsigned char last;
+	for (size_t i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)text[i];
+		/* The last are UTF-8's of the 32 beyond ASCII. */
+		bool obeyed = (c < ' ' && c != '\n' && c != '\t') || c == 127 ||
+			      (last == 0xc2 && c >= 0x80 && c < 0xa0);
+		putchar(obeyed ? '?' : c);
+		last = c;
+	}
+}
+
 const char *shortly(double ns, char *buf, size_t size)
 {
 	if (ns >= 999.5e6)

@@ -49,6 +49,8 @@ double number(const char *what, const char *text, double min, double max);
 long wholenumber(const char *what, const char *text, long min, long max);
 
 const char *duration(double ns); /* three digits and a unit; valid for 16 calls */
+/* Text of another process's to stdout: a terminal obeys none of it. */
+void puttext(const char *text, size_t n);
 /* At most three digits, as many as needed: for pictures. Returns buf. */
 const char *shortly(double ns, char *buf, size_t size);
 

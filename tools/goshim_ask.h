@@ -6,6 +6,7 @@
 
 #include "goshim.h"
 
+#include "../core/layout.h"
 #include "../shim/dump.h"
 
 #include <sys/types.h>

@@ -4,8 +4,6 @@
 #define _GNU_SOURCE
 #include "goshim_ask.h"
 
-#include "../core/layout.h"
-
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -16,18 +14,27 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum {
+	MOSTANSWER = 1 << 29, /* bytes: 5 KiB each of 100,000 goroutines */
+	LEASTRATE = 64,       /* bytes a ms, beyond the time that nothing may come */
+};
+
 /* --- the answer --------------------------------------------------------------------------------- */
 
-/* All of it, at once: a pager shall not keep the process waiting. */
+/* All of it, at once: a pager shall not keep the process waiting. One that only drips, or has no end, is none. */
 static char *receive(Target *t, int fd, size_t *len)
 {
 	size_t size = 1 << 16, n = 0;
 	char *buf = malloc(size);
+	int64_t start = now(), patience = (int64_t)(t->timeout * 1000);
 	while (buf) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
+		if (n >= MOSTANSWER)
+			fail("process %d gave an answer that is not goshim's", t->pid);
 		if (n == size && !(buf = realloc(buf, size *= 2)))
 			break;
-		if (poll(&p, 1, (int)(t->timeout * 1000)) == 0)
+		if (now() > start + patience + (int64_t)(n / LEASTRATE) ||
+		    poll(&p, 1, (int)patience) == 0)
 			silent(t);
 		ssize_t r = recv(fd, buf + n, size - n, 0);
 		if (r == 0 || (r < 0 && errno == ECONNRESET)) {
@@ -97,7 +104,7 @@ int dump(int argc, char **argv)
 	       "dump");
 	size_t n;
 	char *buf = answer(&t, &n);
-	fwrite(buf + sizeof(DumpHeader), 1, n - sizeof(DumpHeader) - 1, stdout);
+	puttext(buf + sizeof(DumpHeader), n - sizeof(DumpHeader) - 1);
 	free(buf);
 	return 0;
 }

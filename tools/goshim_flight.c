@@ -50,7 +50,6 @@ static uint64_t eventsat(const Record *r)
 	return at;
 }
 
-/* Goes to terminals. */
 static void printreport(const Record *r)
 {
 	char buf[4096];
@@ -59,12 +58,12 @@ static void printreport(const Record *r)
 		ssize_t n = pread(r->source.fd, buf, sizeof buf, (off_t)at);
 		if (n <= 0)
 			fail("%s: damaged", r->path);
-		for (ssize_t i = 0; i < n && at < r->source.offset; i++, at++) {
-			unsigned char c = (unsigned char)buf[i];
-			if (!c)
-				return;
-			putchar(c == '\n' || c == '\t' || (c >= ' ' && c != 127) ? c : '?');
-		}
+		size_t left = r->source.offset - at, room = (size_t)n < left ? (size_t)n : left,
+		       len = strnlen(buf, room);
+		puttext(buf, len);
+		if (len < room)
+			return;
+		at += room;
 	}
 }
 

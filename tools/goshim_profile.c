@@ -9,7 +9,6 @@
 #include "goshim_names.h"
 #include "goshim_profile.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -22,7 +21,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MOSTRECORD = 1 << 16 };
+enum {
+	MOSTRECORD = 1 << 16,
+	MOSTCALLS = 1 << 24,
+	SLOTS = 1 << 18, /* of the table of calls */
+};
 
 /* A stack that the process has told of. */
 typedef struct Stack {
@@ -56,24 +59,56 @@ static void *take(void *p)
 	return p;
 }
 
+/* By a table: a hundred thousand threads may each have a name of their own. */
 Node *callchild(Node *n, const char *name, Doing doing)
 {
-	Node **at = &n->child;
-	int order = 1;
-	while (*at && (order = strcmp((*at)->name, name)) < 0)
-		at = &(*at)->next;
-	if (*at && order == 0)
-		return *at;
+	static Node *table[SLOTS];
+	static size_t count;
+	uint64_t h = (uintptr_t)n;
+	for (const char *s = name; *s; s++)
+		h = h * 33 + (unsigned char)*s;
+	Node **slot = &table[(h * 0x9e3779b97f4a7c15ull) >> 32 & (SLOTS - 1)];
+	for (Node *c = *slot; c; c = c->chain)
+		if (c->parent == n && !strcmp(c->name, name))
+			return c;
+	if (++count > MOSTCALLS)
+		fail("profile: there are more different stacks than this command can keep");
 	Node *c = take(calloc(1, sizeof *c));
 	c->name = take(strdup(name));
 	c->doing = doing;
-	c->next = *at;
-	*at = c;
+	c->parent = n;
+	c->chain = *slot;
+	*slot = c;
+	c->next = n->child;
+	n->child = c;
 	return c;
+}
+
+static int byname(const void *a, const void *b)
+{
+	return strcmp((*(Node *const *)a)->name, (*(Node *const *)b)->name);
+}
+
+static void sortchildren(Node *n)
+{
+	size_t count = 0, i = 0;
+	for (Node *c = n->child; c; c = c->next)
+		count++;
+	if (count < 2)
+		return;
+	Node **all = take(malloc(count * sizeof(Node *))), **to = &n->child;
+	for (Node *c = n->child; c; c = c->next)
+		all[i++] = c;
+	qsort(all, count, sizeof(Node *), byname);
+	for (i = 0; i < count; i++, to = &(*to)->next)
+		*to = all[i];
+	*to = NULL;
+	free(all);
 }
 
 void calltotals(Node *n)
 {
+	sortchildren(n);
 	n->total = n->self;
 	for (Node *c = n->child; c; c = c->next) {
 		calltotals(c);
@@ -83,11 +118,12 @@ void calltotals(Node *n)
 
 /* --- names ------------------------------------------------------------------------------------------ */
 
+/* ASCII, as goshim stat has it: it goes to terminals and into files of many kinds. */
 static void printable(char *to, const char *from, size_t n)
 {
 	size_t i;
 	for (i = 0; i + 1 < n && from[i]; i++)
-		to[i] = (char)(iscntrl((unsigned char)from[i]) ? '?' : from[i]);
+		to[i] = (char)(from[i] < ' ' || from[i] == 127 ? '?' : from[i]);
 	to[i] = 0;
 }
 
@@ -106,6 +142,7 @@ static Doing doing(const ProfileStackRecord *r, char *text, size_t size)
 	}
 	if (r->object)
 		nameof(r->object, true, &name);
+	printable(name.text, name.text, sizeof name.text);
 	if (name.text[0] && name.offset)
 		snprintf(text, size, "waiting: %s (%s+0x%lx)", wait, name.text, (long)name.offset);
 	else if (name.text[0])
@@ -135,6 +172,7 @@ static void framename(const Name *n, uint64_t frame, char *text, size_t size)
 		snprintf(text, size, "%s+0x%lx", n->file, (long)n->address);
 	else
 		snprintf(text, size, "[code without a file]");
+	printable(text, text, size);
 }
 
 /*
@@ -260,7 +298,8 @@ static bool receive(Profile *p, int fd, void *buf, size_t n, int64_t until, int6
 {
 	for (size_t have = 0; have < n;) {
 		struct pollfd in = {.fd = fd, .events = POLLIN};
-		int64_t t = now(), left = (until < silentat ? until : silentat) - t;
+		/* What has begun is wanted whole. */
+		int64_t t = now(), left = (have == 0 && until < silentat ? until : silentat) - t;
 		if (stop || (have == 0 && t >= until))
 			return false;
 		if (left <= 0)
@@ -317,20 +356,26 @@ static int begin(Profile *p)
 	return fd;
 }
 
-/* Until then, but for a sample at least. False: the connection ended. */
+/* Until then, but for a moment's samples at least. False: the connection ended. */
 static bool records(Profile *p, int fd, int64_t until)
 {
 	static union {
 		ProfileRecord r;
 		char bytes[MOSTRECORD];
 	} u __attribute__((aligned(8)));
-	while (receive(p, fd, &u.r, sizeof u.r, p->ticks ? until : INT64_MAX, patience(p))) {
+	int64_t silentat = patience(p);
+	uint64_t ticks = p->ticks;
+	while (receive(p, fd, &u.r, sizeof u.r, p->ticks ? until : INT64_MAX, silentat)) {
 		if (u.r.size < sizeof u.r || u.r.size > sizeof u)
 			fail("process %d gave an answer that is not goshim's", p->target.pid);
 		if (!receive(p, fd, u.bytes + sizeof u.r, u.r.size - sizeof u.r, INT64_MAX,
 			     patience(p)))
 			break;
 		addrecord(p, &u.r);
+		/* Whatever else it says without end, it says nothing. */
+		if (p->ticks != ticks)
+			silentat = patience(p);
+		ticks = p->ticks;
 	}
 	return !p->ended;
 }
@@ -385,12 +430,6 @@ typedef struct Lines {
 
 static void addline(Lines *l, const char *a, const char *b, double ns)
 {
-	for (size_t i = 0; i < l->n; i++) {
-		if (!strcmp(l->line[i].name[0], a) && !strcmp(l->line[i].name[1], b)) {
-			l->line[i].ns += ns;
-			return;
-		}
-	}
 	if (l->n == l->size)
 		l->line = take(realloc(l->line, (l->size = 2 * l->size + 64) * sizeof *l->line));
 	l->line[l->n++] = (Line){{a, b}, ns};
@@ -406,9 +445,32 @@ static void addleaves(Lines *l, const Node *n, Doing what)
 			addleaves(l, c, what);
 }
 
+static int bynames(const void *a, const void *b)
+{
+	const Line *x = a, *y = b;
+	int order = strcmp(x->name[0], y->name[0]);
+	return order ? order : strcmp(x->name[1], y->name[1]);
+}
+
+/* One line for those with the same names. */
+static void merge(Lines *l)
+{
+	size_t n = 0;
+	if (l->n)
+		qsort(l->line, l->n, sizeof *l->line, bynames);
+	for (size_t i = 0; i < l->n; i++) {
+		if (n && bynames(&l->line[n - 1], &l->line[i]) == 0)
+			l->line[n - 1].ns += l->line[i].ns;
+		else
+			l->line[n++] = l->line[i];
+	}
+	l->n = n;
+}
+
 static void printlines(Lines *l, const char *a, const char *b, size_t show)
 {
 	double all = 0;
+	merge(l);
 	qsort(l->line, l->n, sizeof *l->line, most);
 	for (size_t i = 0; i < l->n; i++)
 		all += l->line[i].ns;

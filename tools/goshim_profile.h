@@ -17,10 +17,12 @@ struct Node {
 	const char *name;
 	Doing doing;
 	double self, total; /* total: with all above it; calltotals counts that */
-	Node *child, *next; /* in the order of their names */
+	Node *child, *next; /* in the order of their names, after calltotals */
+	const Node *parent;
+	Node *chain; /* of callchild's table */
 };
 
-/* The child of that name; made if there is none. */
+/* The child of that name; made if there is none. No node is ever freed. */
 Node *callchild(Node *n, const char *name, Doing doing);
 void calltotals(Node *n);
 

@@ -187,6 +187,8 @@ int main(int argc, char **argv)
 		if (!strcmp(what, "parked"))
 			for (int n = atoi(argv[++i]); n > 0; n--)
 				spawn(waits_for_ever, NULL);
+		else if (!strcmp(what, "named"))
+			pthread_setname_np(spawn(waits_for_ever, NULL), "a\n\033[7m\"b\177");
 		else if (!strcmp(what, "spin"))
 			for (int n = 0; n < 3; n++)
 				spawn(computes, NULL);
