@@ -134,6 +134,14 @@ static int cloned(void *arg)
 	return c.fn(c.arg);
 }
 
+/* A child that is made in a bracket has the mask there, which leaves SIGURG open for the runtime. */
+static void wholemask(void)
+{
+	Thread *th = curthread();
+	if (th && (th->mask & 1ull << (SIGURG - 1)))
+		gsetkmask(th->mask);
+}
+
 /* The flags of the clone() that made the caller, if it has made a child in our memory. */
 static __thread int clonedwith __attribute__((tls_model("initial-exec")));
 
@@ -161,7 +169,8 @@ SHIM(int, clone, int (*fn)(void *), void *stack, int flags, void *arg, ...)
 		ownfdforked();
 		return pid;
 	}
-	BRACKET; /* the child inherits the mask */
+	BRACKET;
+	wholemask();
 	if (!(flags & CLONE_SETTLS)) {
 		block = blockcopy(stack);
 		stack = blockcopyend(block);
@@ -195,6 +204,7 @@ void vforkbegin(void)
 	if (!th)
 		return;
 	bracketenter();
+	wholemask();
 	th->vforkgp = getg();
 	goshim_setg(NULL);
 }
@@ -215,6 +225,7 @@ SHIM(int, posix_spawn, pid_t *pid, const char *path, const posix_spawn_file_acti
      const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
 	bracketenter();
+	wholemask();
 	int r = real.posix_spawn(pid, path, fa, attr, argv, envp);
 	bracketleave();
 	return r;
@@ -224,6 +235,7 @@ SHIM(int, posix_spawnp, pid_t *pid, const char *file, const posix_spawn_file_act
      const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
 	bracketenter();
+	wholemask();
 	int r = real.posix_spawnp(pid, file, fa, attr, argv, envp);
 	bracketleave();
 	return r;
@@ -233,6 +245,7 @@ SHIM(int, posix_spawn_old, pid_t *pid, const char *path, const posix_spawn_file_
      const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
 	bracketenter();
+	wholemask();
 	int r = real.posix_spawn_old(pid, path, fa, attr, argv, envp);
 	bracketleave();
 	return r;
@@ -242,6 +255,7 @@ SHIM(int, posix_spawnp_old, pid_t *pid, const char *file, const posix_spawn_file
      const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
 	bracketenter();
+	wholemask();
 	int r = real.posix_spawnp_old(pid, file, fa, attr, argv, envp);
 	bracketleave();
 	return r;
@@ -256,19 +270,44 @@ SHIM(int, system, const char *command)
 SHIM(FILE *, popen, const char *command, const char *mode)
 {
 	bracketenter();
+	wholemask();
 	FILE *f = real.popen(command, mode);
 	bracketleave();
 	return f;
 }
 
-/* exec keeps the caller's mask: the goroutine's, not its M's. */
-#define EXECV(name, params, call) \
-	SHIM(int, name, params)   \
-	{                         \
-		bracketenter();   \
-		int r = call;     \
-		bracketleave();   \
-		return r;         \
+/* What an exec keeps of signals is the goroutine's, not its M's. */
+static void execbegin(uint16_t *copied)
+{
+	Thread *th = curthread();
+	if (th) {
+		sigexecbegin();
+		bracketenter();
+		sigexec(th, copied);
+	} else if (vforkthread() && vforkthread()->vforkgp) {
+		sigexecapart();
+	}
+}
+
+static void execfailed(const uint16_t *copied)
+{
+	KEEP_ERRNO;
+	Thread *th = curthread();
+	if (!th)
+		return;
+	sigexecfailed(th, copied);
+	bracketleave();
+	sigexecend();
+}
+
+#define EXECV(name, params, call)          \
+	SHIM(int, name, params)            \
+	{                                  \
+		uint16_t copied[65] = {0}; \
+		execbegin(copied);         \
+		int r = call;              \
+		execfailed(copied);        \
+		return r;                  \
 	}
 #define PARAMS(...) __VA_ARGS__
 EXECV(execve, PARAMS(const char *path, char *const argv[], char *const envp[]),

@@ -48,6 +48,8 @@ typedef struct Sigs {
 	/* sysmon's mask, and the handshake for changing it. */
 	_Atomic uint64_t sysmonmask;
 	_Atomic uint32_t maskwant, maskdone;
+	/* How many threads call exec just now. */
+	uint32_t execs;
 } Sigs;
 extern Sigs sigs;
 

@@ -50,6 +50,16 @@ void sigthreadstart(Thread *th);                 /* on the new thread */
 /* The calling thread takes no more signals (exiting); false: there are some that it has to handle first. */
 bool sigclose(Thread *th);
 void sigthreadexit(Thread *th);
+/*
+ * Around exec by a goroutine: begin, then in a native bracket sigexec and the call; if that comes back failed, and end
+ * outside of the bracket. copied: 65 counts, zero at first.
+ */
+void sigexecbegin(void);
+void sigexec(Thread *th, uint16_t *copied);
+void sigexecfailed(Thread *th, const uint16_t *copied);
+void sigexecend(void);
+/* Before exec by a child that has our memory and actions of its own. */
+void sigexecapart(void);
 /* host.h's */
 void siginterrupt_host(void *ctx);
 void sigtick(void);

@@ -17,7 +17,7 @@ static _Atomic uint32_t ringhead, ringtail; /* counted up; who moves the tail wr
 
 /* --- who blocks what -------------------------------------------------------------------- */
 
-/* What sysmon should block: what all threads block, and what there is no room for. */
+/* What sysmon should block: what all threads block, what there is no room for, and for an exec all. */
 static uint64_t wantmask_locked(void)
 {
 	uint64_t m = 0;
@@ -26,6 +26,8 @@ static uint64_t wantmask_locked(void)
 			m |= BIT(s);
 	if (sigs.crowded)
 		m |= ~0ull << (SIGRTMIN - 1);
+	if (sigs.execs)
+		m = ~0ull;
 	return m & ~NEVERMASKED;
 }
 
@@ -400,6 +402,7 @@ void sigqueueforkchild(void)
 	sigs.crowded = false;
 	memset(sigs.nblocked, 0, sizeof sigs.nblocked);
 	sigs.nlive = 0;
+	sigs.execs = 0;
 	atomic_store(&sigs.maskwant, 0);
 	atomic_store(&sigs.maskdone, 0);
 	process.queue = NULL;

@@ -207,9 +207,6 @@ static long takesignal(const sigset_t *set, siginfo_t *info, int64_t end)
 		sigtakedone();
 		if (r > 0 && info)
 			notetimer(info);
-		/* libc folds this code, and programs expect it. */
-		if (r > 0 && info && info->si_code == SI_TKILL)
-			info->si_code = SI_USER;
 		if (r != -EINTR || !intragain(EndsOnSignal | Cancels))
 			return r;
 	}
@@ -223,7 +220,11 @@ SHIM(int, sigtimedwait, const sigset_t *set, siginfo_t *info, const struct times
 		return (int)callret(-EFAULT);
 	if (timeout && !validtime(timeout))
 		return (int)callret(-EINVAL);
-	return (int)callret(takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER));
+	long r = takesignal(set, info, timeout ? deadlinein(timens(timeout)) : FOREVER);
+	/* libc folds this code, and programs expect it. */
+	if (r > 0 && info && info->si_code == SI_TKILL)
+		info->si_code = SI_USER;
+	return (int)callret(r);
 }
 
 SHIM(int, sigwaitinfo, const sigset_t *set, siginfo_t *info)
