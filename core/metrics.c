@@ -3,7 +3,7 @@
  *
  * The problem: where time went is asked after the fact, of a process that was not prepared for it, so it
  * must be counted from the start and cost nothing to speak of. And the answer must be there
- * for another process, also when this one is dead or hangs.
+ * for another process, also when this one is dead or hangs. To know what that costs they can be switched off (GOSHIM=metrics=off).
  *
  * All of it hangs on one place: a goroutine's status changes in casgstatus alone, so what is counted there is
  * complete, and the times add up. The counter of the CPU is read at each change but the one
@@ -90,9 +90,14 @@ void metricscountin(Meter *m, Hist h, uint64_t v, bool shared)
 	addto(&m->shard->sum[h], v, shared);
 }
 
-/* In all cases. */
+/* In all cases. Of what isn't counted the slice alone has to be known. */
 static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 {
+	if (debug.metricsoff) {
+		if (to == Grunning && from != Gsyscall)
+			gp->since = ticksnow();
+		return;
+	}
 	bool shared;
 	Meter *m = metermine(&shared);
 	M *mp = getg() ? getg()->m : NULL;
@@ -126,7 +131,7 @@ static noinline_fn void moveslow(G *gp, uint32_t from, uint32_t to)
 void metricsmove(G *gp, uint32_t from, uint32_t to)
 {
 	G *me = getg();
-	if (unlikely(!me || atomic_load_explicit(&sched.notsc, memory_order_relaxed)))
+	if (unlikely(!me || atomic_load_explicit(&sched.slowmoves, memory_order_relaxed)))
 		return moveslow(gp, from, to);
 	M *mp = me->m;
 	P *pp = getp(mp);
@@ -172,6 +177,8 @@ void metricsvalue(Hist h, uint64_t value)
 {
 	bool shared;
 	Meter *m = metermine(&shared);
+	if (debug.metricsoff)
+		return;
 	metricscountin(m, h, (int64_t)value < 0 ? 0 : value, shared);
 }
 

@@ -18,6 +18,8 @@
 #define METRICS_DIR "/dev/shm/"
 #define METRICS_PREFIX "goshim." /* then user.pid.start */
 enum { METRICS_VERSION = 1 };
+/* In place of a version: the process was told to have none, and this header is all there is. */
+#define METRICS_OFF UINT32_MAX
 
 typedef enum MetricKind {
 	MetricCounter = 1, /* count words; only grow */

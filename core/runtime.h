@@ -237,6 +237,8 @@ typedef struct Sched {
 	_Atomic uint64_t
 	    minrun;         /* MINRUN in cputicks; 0: not known yet, or cputicks not to be had */
 	_Atomic bool notsc; /* avoidtsc was called */
+	_Atomic bool
+	    slowmoves; /* ... or nothing is counted: moves of goroutines are not metricsmove's */
 	_Atomic int64_t polledat;     /* ns: when an M last asked the network */
 	_Atomic uint64_t polledticks; /* ... in cputicks */
 	_Atomic int64_t turnedat;     /* ... on its turn (goturn), and so will again */

@@ -23,6 +23,7 @@ typedef struct Debug {
 	bool storm;       /* preempt everything every 100 us */
 	bool exitstats;   /* one line of counters at exit */
 	bool metricskeep; /* the region's file, at an orderly end */
+	bool metricsoff;  /* nothing is counted but what exitstats and schedtrace say */
 	bool locks;       /* count each lock, and for how long it is held */
 	bool requests;    /* are timed */
 	int64_t flight;   /* ns: what takes longer is written to a file (flight.c); 0: nothing is */

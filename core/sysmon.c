@@ -401,6 +401,7 @@ void avoidtsc(void)
 {
 	ticksavoid();
 	atomic_store(&sched.notsc, true);
+	atomic_store(&sched.slowmoves, true);
 	atomic_store(&sched.minrun, 0);
 	__atomic_store_n(&host.clock_gettime, NULL, __ATOMIC_RELAXED); /* libc's reads it */
 }

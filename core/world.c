@@ -146,6 +146,7 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	if (!block)
 		return -ENOMEM;
 	ticksstart();
+	atomic_store(&sched.slowmoves, sched.notsc || debug.metricsoff);
 	metricsinit(n, false);
 	lock(&sched.lock);
 	procresize(n);

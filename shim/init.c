@@ -108,7 +108,12 @@ static void setmode(int64_t v)
 
 static void setmetrics(int64_t v)
 {
-	debug.metricskeep = v != 0;
+	if (kernelmode && v == 2) {
+		warn("GOSHIM=metrics=off: ignored; mode=kernel does nothing else");
+		return;
+	}
+	debug.metricskeep = v == 1;
+	debug.metricsoff = v == 2;
 }
 
 static void setlocks(int64_t v)
@@ -271,6 +276,19 @@ static int keptstderr(void)
 	return same ? kept.fd : 2;
 }
 
+/* What can't be counted without metrics. */
+static void dropcounted(void)
+{
+	if (debug.flight)
+		warn("GOSHIM=flight: ignored; metrics=off");
+	else if (debug.requests)
+		warn("GOSHIM=requests: ignored; metrics=off");
+	if (debug.locks)
+		warn("GOSHIM=locks: ignored; metrics=off");
+	debug.flight = 0;
+	debug.requests = debug.locks = false;
+}
+
 void rtsettings(void);
 void rtsettings(void)
 {
@@ -285,6 +303,8 @@ void rtsettings(void)
 			setting(s, (size_t)(end - s));
 		s = *end ? end + 1 : end;
 	}
+	if (debug.metricsoff)
+		dropcounted();
 	envgoshim = NULL; /* said once, not again in fork children */
 	if (envgomaxprocs && *envgomaxprocs) {
 		int64_t v;

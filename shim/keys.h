@@ -18,7 +18,7 @@ enum { MAXSETTINGS = 1023 }; /* characters of GOSHIM that are obeyed */
 
 /* In the order of Deadlock in core/settings.h. */
 static const char *const deadlockwords[] = {"report", "abort", "off", NULL};
-static const char *const metricswords[] = {"remove", "keep", NULL};
+static const char *const metricswords[] = {"remove", "keep", "off", NULL};
 static const char *const modewords[] = {"goroutines", "kernel", NULL};
 #define NOWORDS NULL
 static const char *const TIME[] = {NULL}, *const DIRECTORY[] = {NULL};
@@ -58,8 +58,8 @@ static inline bool keydirectory(const char *s, size_t n, size_t max)
 	  "", "a line of counts when the process ends") \
 	S(deadlock, 0, 0, deadlockwords, "report, abort or off", \
 	  "WHAT", "goroutines that wait for each other for ever: report, abort, off") \
-	S(metrics, 0, 0, metricswords, "remove or keep", \
-	  "WHAT", "the file that goshim stat reads, at an orderly end: remove, keep") \
+	S(metrics, 0, 0, metricswords, "remove, keep or off", \
+	  "WHAT", "the file that goshim stat reads, at an orderly end: remove, keep; or off") \
 	S(locks, 0, 1, NOWORDS, "0 or 1", \
 	  "", "for goshim locks: counts each lock and how long it is held, not only waits") \
 	S(requests, 0, 1, NOWORDS, "0 or 1", \

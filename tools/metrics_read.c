@@ -203,6 +203,8 @@ bool metricsparse(const void *region, size_t size, Metrics *m, char *why)
 	memcpy(&h->version, b.p + 8, 4);
 	if (h->version == 0)
 		return because(why, "metrics that are not complete yet");
+	if (h->version == METRICS_OFF)
+		return because(why, "no metrics: it was started with GOSHIM=metrics=off");
 	if (h->version != METRICS_VERSION)
 		return because(
 		    why,

@@ -57,16 +57,41 @@ static void lock(void)
 	pthread_mutex_unlock(&one_at_a_time);
 }
 
+/* A file's name, with the mode. */
+static const char *byname(const char *start)
+{
+	static char name[40];
+	const char *mode = getenv("GOSHIM");
+	snprintf(name, sizeof name, "%s-%s", start,
+		 !mode                    ? "native"
+		 : strstr(mode, "kernel") ? "kernel"
+					  : "goroutines");
+	return name;
+}
+
+/* Half a second after the first request nobody gets an answer for 100 ms, once. How long that was is written down. */
+static void stall(void)
+{
+	static long first;
+	pthread_mutex_lock(&one_at_a_time);
+	long begin = now();
+	first = first ? first : begin;
+	if (!locked && begin - first > 500000000) {
+		locked++;
+		usleep(100000);
+		FILE *f = fopen(byname("stall"), "w");
+		fprintf(f, "%ld\n", now() - begin);
+		fclose(f);
+	}
+	pthread_mutex_unlock(&one_at_a_time);
+}
+
 static void *say_at_term(void *arg)
 {
 	int sig;
-	const char *mode = getenv("GOSHIM");
 	sigwait(arg, &sig);
 	pthread_mutex_lock(&one_at_a_time);
-	FILE *f = fopen(!mode                    ? "waited-native"
-			: strstr(mode, "kernel") ? "waited-kernel"
-						 : "waited-goroutines",
-			"a");
+	FILE *f = fopen(byname("waited"), "a");
 	fprintf(f, "%ld %ld\n", waited, locked);
 	exit(fclose(f));
 }
@@ -86,6 +111,8 @@ static void *serve(void *arg)
 			spin();
 		if (is("lock"))
 			lock();
+		if (is("stall"))
+			stall();
 		if (is("crash") && count > 20)
 			abort();
 		if (is("leave") && count > 20)
