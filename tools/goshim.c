@@ -2,13 +2,16 @@
  * goshim, the command: runs programs on goroutines, and asks such processes what they do. Each sub-command has a
  * file of its own and a row in the table below. Whatever can't be done is one line on stderr and exit status 2.
  */
+#define _GNU_SOURCE
 #include "goshim.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const Command commands[] = {
     {"run", "run a program on goroutines; may be left out",
@@ -252,8 +255,21 @@ static int dispatch(int argc, char **argv)
 	return 0;
 }
 
+/* No file of ours is to be taken for a standard one that is closed: what is said would be written into a process's
+ * metrics. These fail whoever uses them, as closed ones do, and a program that is run gets none of them. */
+static void keepstandard(void)
+{
+	int fd;
+	do
+		fd = open("/", O_PATH | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
+	keepstandard();
 	int status = dispatch(argc, argv);
 	if (fflush(stdout) || ferror(stdout))
 		fail("stdout: %s", strerror(errno));

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdnoreturn.h>
 
 typedef struct Command {
@@ -31,12 +32,30 @@ void runhelp(void);
 int compare(int argc, char **argv);
 
 /*
- * goshim_counted.c, for the command `who`: runs a program with these options of goshim run, NULL at the end, and
+ * goshim_counted.c: forks; the child, 0 there, is to become a program. What other processes send to this one to end it
+ * is passed on to the child; what comes from the terminal that has from there.
+ */
+int forkprogram(void);
+/*
+ * For the command `who`: runs a program with these options of goshim run, NULL at the end, and
  * then calls report, whose stdout is stderr, or the file `output` if it isn't NULL. The program's exit status.
  */
 struct MetricsSource;
 int counted(const char *who, const char *const *settings, char **argv, const char *output,
 	    void (*report)(struct MetricsSource *s));
+
+/* goshim_output.c: a file that a command writes; "-" is stdout. */
+typedef struct OutputFile {
+	const char *who, *path; /* the command, for what it says */
+	FILE *f;
+	bool made, begun;
+	struct OutputFile *next;
+} OutputFile;
+/* Or one line and exit. What is there stays until outputbegin. */
+void outputopen(OutputFile *o, const char *who, const char *path);
+FILE *outputbegin(OutputFile *o);
+/* All has been written; or one line and exit. Who exits before this leaves no part of it. */
+void outputend(OutputFile *o);
 
 #define LIBRARY "libgoshim.so"
 

@@ -26,29 +26,11 @@ enum { NMODES = sizeof modes / sizeof modes[0] };
 
 static Plan plan = {.rounds = 5, .wait = 30, .output = "goshim-compare"};
 
-static FILE *create(const char *name)
+static void create(OutputFile *o, const char *name)
 {
 	char path[4096];
 	snprintf(path, sizeof path, "%s/%s", plan.output, name);
-	/* What is there from another time stays until there is more to say. */
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
-	if (!f)
-		fail("compare: %s: %s", path, strerror(errno));
-	return f;
-}
-
-static FILE *begin(FILE *f)
-{
-	if (ftruncate(fileno(f), 0))
-		fail("compare: %s: %s", plan.output, strerror(errno));
-	return f;
-}
-
-static void finish(FILE *f, const char *name)
-{
-	if (ferror(f) | fclose(f))
-		fail("compare: %s/%s: %s", plan.output, name, strerror(errno));
+	outputopen(o, "compare", strdup(path));
 }
 
 static void choosemodes(const char *list)
@@ -163,7 +145,7 @@ static void benative(char **argv)
 
 int compare(int argc, char **argv)
 {
-	FILE *html, *json, *hgrm[MAXMODES] = {0};
+	static OutputFile html, json, hgrm[MAXMODES];
 	char name[64], value[4096];
 	const char *what;
 	benative(argv);
@@ -171,11 +153,11 @@ int compare(int argc, char **argv)
 	checkserver();
 	if (mkdir(plan.output, 0777) && errno != EEXIST)
 		fail("compare: --output %s: %s", plan.output, strerror(errno));
-	html = create("report.html");
-	json = create("report.json");
+	create(&html, "report.html");
+	create(&json, "report.json");
 	for (int i = 0; i < plan.nmodes && plan.builtin; i++) {
 		snprintf(name, sizeof name, "%s.hgrm", plan.modes[i]->name);
-		hgrm[i] = create(name);
+		create(&hgrm[i], name);
 	}
 	for (int i = 0; environment(&plan, i, &what, value, sizeof value); i++)
 		; /* as it is now */
@@ -192,14 +174,13 @@ int compare(int argc, char **argv)
 	progress(&plan, "%d rounds done; the report is %s/report.html", plan.rounds, plan.output);
 	endprogress();
 	printtable(&plan);
-	writereport(&plan, begin(html));
-	finish(html, "report.html");
-	writejson(&plan, begin(json));
-	finish(json, "report.json");
+	writereport(&plan, outputbegin(&html));
+	outputend(&html);
+	writejson(&plan, outputbegin(&json));
+	outputend(&json);
 	for (int i = 0; i < plan.nmodes && plan.builtin; i++) {
-		snprintf(name, sizeof name, "%s.hgrm", plan.modes[i]->name);
-		writehgrm(begin(hgrm[i]), i);
-		finish(hgrm[i], name);
+		writehgrm(outputbegin(&hgrm[i]), i);
+		outputend(&hgrm[i]);
 	}
 	return 0;
 }

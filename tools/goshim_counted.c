@@ -17,6 +17,34 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static volatile sig_atomic_t program;
+
+static void passon(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (info->si_code <= 0)
+		kill(program, sig);
+}
+
+int forkprogram(void)
+{
+	static const int ends[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP};
+	struct sigaction pass = {.sa_sigaction = passon, .sa_flags = SA_SIGINFO | SA_RESTART}, old;
+	sigset_t set, before;
+	sigemptyset(&set);
+	for (unsigned i = 0; i < sizeof ends / sizeof ends[0]; i++)
+		sigaddset(&set, ends[i]);
+	sigprocmask(SIG_BLOCK, &set, &before);
+	program = fork();
+	if (program < 0)
+		fail("fork: %s", strerror(errno));
+	for (unsigned i = 0; program && i < sizeof ends / sizeof ends[0]; i++)
+		if (sigaction(ends[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			sigaction(ends[i], &pass, NULL);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return program;
+}
+
 static int pidof(pid_t child, int *status)
 {
 	while (waitpid(child, status, 0) < 0)
@@ -29,17 +57,16 @@ int counted(const char *who, const char *const *settings, char **argv, const cha
 	    void (*report)(MetricsSource *s))
 {
 	char why[WhySize];
-	int status, to = STDERR_FILENO, n = 3, argc = 0, more = 0;
+	static OutputFile o;
+	int status, n = 3, argc = 0, more = 0;
 	while (settings[more])
 		more++;
 	while (argv[argc])
 		argc++;
 	MetricsSource s;
-	if (output && (to = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-		fail("%s: %s: %s", who, output, strerror(errno));
-	pid_t child = fork();
-	if (child < 0)
-		fail("fork: %s", strerror(errno));
+	if (output)
+		outputopen(&o, who, output);
+	pid_t child = forkprogram();
 	if (child == 0) {
 		char *args[argc + more + 4];
 		memcpy(args, (char *[]){"run", "--metrics", "keep"}, 3 * sizeof *args);
@@ -49,9 +76,6 @@ int counted(const char *who, const char *const *settings, char **argv, const cha
 		optind = 0;
 		exit(run(argc + n, args));
 	}
-	/* They are for CMD, which has them from the terminal as well. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGQUIT, SIG_IGN);
 	siginfo_t info;
 	while (waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
 		;
@@ -66,10 +90,17 @@ int counted(const char *who, const char *const *settings, char **argv, const cha
 	}
 	if (s.path[0])
 		unlink(s.path);
+	/* What reports go to. */
 	fflush(stdout);
-	if (dup2(to, STDOUT_FILENO) < 0)
+	if (output)
+		outputbegin(&o);
+	if (dup2(output ? fileno(o.f) : STDERR_FILENO, STDOUT_FILENO) < 0)
 		fail("%s: %s", who, strerror(errno));
 	report(&s);
 	metricsclose(&s);
+	if (output && (fflush(stdout) || ferror(stdout)))
+		fail("%s: %s: %s", who, output, strerror(errno));
+	if (output)
+		outputend(&o);
 	return exits;
 }

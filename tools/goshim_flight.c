@@ -74,16 +74,13 @@ static void writetrace(Record *r, const char *output, size_t bytes)
 	TraceNamer namer = {objectname, r};
 	if (!traceload(&t, &r->source, &r->metrics))
 		fail("%s: its events are damaged, or of another version", r->path);
-	FILE *f = strcmp(output, "-") ? fopen(output, "we") : stdout;
-	if (!f)
-		fail("flight: %s: %s", output, strerror(errno));
-	tracejson(f, &t, &r->metrics, &r->metrics, &namer, bytes, &sum);
-	bool bad = fflush(f) || ferror(f);
-	if (bad || (f != stdout && fclose(f)))
-		fail("flight: %s: %s", output, strerror(errno));
+	static OutputFile o;
+	outputopen(&o, "flight", output);
+	tracejson(outputbegin(&o), &t, &r->metrics, &r->metrics, &namer, bytes, &sum);
+	outputend(&o);
 	fprintf(stderr, "goshim: %.3f s in %s: %zu events, %zu goroutines, %zu arrows%s\n",
-		sum.seconds, output, sum.events, sum.goroutines, sum.arrows,
-		sum.cut ? "; cut off" : "");
+		sum.seconds, o.f == stdout ? "stdout" : output, sum.events, sum.goroutines,
+		sum.arrows, sum.cut ? "; cut off" : "");
 	if (t.lost)
 		fprintf(stderr, "goshim: %" PRIu64 " events were lost\n", t.lost);
 	tracefree(&t);

@@ -513,41 +513,6 @@ static void titles(const Profile *p, Title *t)
 
 /* --- the command ------------------------------------------------------------------------------------------ */
 
-typedef struct Output {
-	const char *path;
-	FILE *f;
-} Output;
-
-/* Opened first: nobody is to wait for a profile that can't be written. What is there stays until then. */
-static void openoutput(Output *o)
-{
-	if (!o->path)
-		return;
-	if (!strcmp(o->path, "-")) {
-		o->f = stdout;
-		return;
-	}
-	int fd = open(o->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-	o->f = fd < 0 ? NULL : fdopen(fd, "w");
-	if (!o->f)
-		fail("profile: %s: %s", o->path, strerror(errno));
-}
-
-static void begins(Output *o)
-{
-	if (o->f && o->f != stdout && ftruncate(fileno(o->f), 0) && errno != EINVAL)
-		fail("profile: %s: %s", o->path, strerror(errno));
-}
-
-static void ends(Output *o)
-{
-	if (!o->f || o->f == stdout)
-		return;
-	bool bad = fflush(o->f) || ferror(o->f);
-	if (fclose(o->f) || bad)
-		fail("profile: %s: %s", o->path, strerror(errno));
-}
-
 static void interrupted(int sig)
 {
 	(void)sig;
@@ -572,7 +537,8 @@ int profile_(int argc, char **argv)
 	     {"timeout", 1, 0, Timeout}, {"force", 0, 0, Force}, {0}};
 	Profile p = {.seconds = 10,
 		     .what = {PROFILE_MAGIC, PROFILE_VERSION, ProfileOnCPU | ProfileOffCPU, 99}};
-	Output folded = {0}, svg = {0};
+	static OutputFile folded, svg;
+	const char *foldedpath = NULL, *svgpath = NULL;
 	double timeout = 10;
 	bool force = false;
 	int ch;
@@ -581,8 +547,8 @@ int profile_(int argc, char **argv)
 		switch (ch) {
 		case Seconds: p.seconds = number("profile: --seconds", optarg, 0.1, 86400); break;
 		case Hz: p.what.hz = (uint32_t)wholenumber("profile: --hz", optarg, 1, 1000); break;
-		case Folded: folded.path = optarg; break;
-		case Svg: svg.path = optarg; break;
+		case Folded: foldedpath = optarg; break;
+		case Svg: svgpath = optarg; break;
 		case On: p.what.what = ProfileOnCPU; break;
 		case Off: p.what.what = ProfileOffCPU; break;
 		case Timeout: timeout = number("profile: --timeout", optarg, 0.1, 3600); break;
@@ -595,13 +561,15 @@ int profile_(int argc, char **argv)
 	}
 	if (optind + 1 != argc)
 		fail("profile: want one process id; see goshim profile --help");
-	if (folded.path && svg.path && !strcmp(folded.path, svg.path))
+	if (foldedpath && svgpath && !strcmp(foldedpath, svgpath))
 		fail("profile: --folded and --svg want two files");
 	target(&p.target, (int)wholenumber("profile: process", argv[optind], 1, INT_MAX), timeout,
 	       force, "profile");
 	readcomm(&p);
-	openoutput(&folded);
-	openoutput(&svg);
+	if (foldedpath)
+		outputopen(&folded, "profile", foldedpath);
+	if (svgpath)
+		outputopen(&svg, "profile", svgpath);
 	p.root = callchild(&(Node){0}, "all", DoingNothing);
 	struct sigaction sa = {.sa_handler = interrupted};
 	sigaction(SIGINT, &sa, NULL);
@@ -614,15 +582,15 @@ int profile_(int argc, char **argv)
 	Title t;
 	titles(&p, &t);
 	calltotals(p.root);
-	begins(&folded);
-	begins(&svg);
-	if (folded.f)
-		writefolded(folded.f, p.root);
-	if (svg.f)
-		writeflame(svg.f, p.root, &t);
 	if (folded.f != stdout && svg.f != stdout)
 		summary(&p, &t);
-	ends(&folded);
-	ends(&svg);
+	if (folded.f)
+		writefolded(outputbegin(&folded), p.root);
+	if (svg.f)
+		writeflame(outputbegin(&svg), p.root, &t);
+	if (folded.f)
+		outputend(&folded);
+	if (svg.f)
+		outputend(&svg);
 	return 0;
 }

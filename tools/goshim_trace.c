@@ -191,7 +191,7 @@ static const char *record(Tracing *t, const Bounds *b)
 	return interrupted ? "goes on" : NULL;
 }
 
-static void trace(MetricsSource *s, const Bounds *b, const char *output, FILE *f)
+static void trace(MetricsSource *s, const Bounds *b, OutputFile *o)
 {
 	char why[WhySize];
 	Metrics before, after;
@@ -213,13 +213,12 @@ static void trace(MetricsSource *s, const Bounds *b, const char *output, FILE *f
 	bool have = metricsread(s, &after, why);
 	tracesort(&t);
 	names.metrics = have ? &after : &before;
-	tracejson(f, &t, &before, have ? &after : &before, &namer, b->bytes, &sum);
-	bool bad = fflush(f) || ferror(f);
-	if (bad || (f != stdout && fclose(f)))
-		fail("trace: %s: %s", output, strerror(errno));
+	tracejson(outputbegin(o), &t, &before, have ? &after : &before, &namer, b->bytes, &sum);
+	outputend(o);
 	fprintf(stderr,
 		"goshim: %.3f s of process %d in %s: %zu events, %zu goroutines, %zu arrows",
-		sum.seconds, s->pid, output, sum.events, sum.goroutines, sum.arrows);
+		sum.seconds, s->pid, o->f == stdout ? "stdout" : o->path, sum.events,
+		sum.goroutines, sum.arrows);
 	if (what && strcmp(what, "goes on"))
 		fprintf(stderr, "; the process %s after %.3f s", what, took);
 	if (sum.cut || t.ntaken > b->bytes / BYTESANEVENT)
@@ -240,26 +239,15 @@ static void trace(MetricsSource *s, const Bounds *b, const char *output, FILE *f
 
 /* --- the command ------------------------------------------------------------------------------ */
 
-static FILE *create(const char *output)
-{
-	if (!strcmp(output, "-"))
-		return stdout;
-	FILE *f = fopen(output, "we");
-	if (!f)
-		fail("trace: %s: %s", output, strerror(errno));
-	return f;
-}
-
 /* Runs CMD, and records it from when it has made a thread. CMD's exit status, when it ends. */
 static int command(const Bounds *b, const char *output, int argc, char **argv)
 {
 	char why[WhySize];
 	int status;
 	MetricsSource s = {.fd = -1};
-	FILE *f = create(output);
-	pid_t child = fork();
-	if (child < 0)
-		fail("fork: %s", strerror(errno));
+	static OutputFile o;
+	outputopen(&o, "trace", output);
+	pid_t child = forkprogram();
 	if (child == 0) {
 		char *args[argc + 2];
 		args[0] = (char *)"run";
@@ -267,9 +255,6 @@ static int command(const Bounds *b, const char *output, int argc, char **argv)
 		optind = 0;
 		exit(run(argc + 1, args));
 	}
-	/* They are for CMD, which has them from the terminal as well. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGQUIT, SIG_IGN);
 	siginfo_t info = {0};
 	bool open = false;
 	while (!open && waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
@@ -284,13 +269,11 @@ static int command(const Bounds *b, const char *output, int argc, char **argv)
 			nap(0.0002);
 	}
 	if (open)
-		trace(&s, b, output, f);
+		trace(&s, b, &o);
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			fail("wait: %s", strerror(errno));
 	int exits = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-	if (!open && f != stdout)
-		unlink(output);
 	if (!open && exits != CANTRUN && exits != NOTFOUND)
 		fprintf(stderr, "goshim: %s has made no thread, so nothing was recorded\n",
 			argv[0]);
@@ -337,8 +320,9 @@ int trace_(int argc, char **argv)
 	struct sigaction a = {.sa_handler = interrupt};
 	sigaction(SIGINT, &a, NULL);
 	sigaction(SIGTERM, &a, NULL);
-	FILE *f = create(output);
-	trace(&s, &b, output, f);
+	static OutputFile o;
+	outputopen(&o, "trace", output);
+	trace(&s, &b, &o);
 	metricsclose(&s);
 	return 0;
 }

@@ -164,7 +164,11 @@ bool tracebegin(Tracing *t, MetricsSource *s, const Metrics *m, char *why)
 		return false;
 	}
 	t->startticks = ticksat(t, monotonic());
-	return prolong(t);
+	if (prolong(t))
+		return true;
+	snprintf(why, WhySize, "process %d: its metrics can't be written to: %s", s->pid,
+		 strerror(errno));
+	return false;
 }
 
 bool traceload(Tracing *t, MetricsSource *s, const Metrics *m)
