@@ -48,14 +48,16 @@ static const char style[] =
     "details{margin-top:14px}.scroll{overflow-x:auto}\n"
     "@media(max-width:720px){svg.wide{display:none}svg.narrow{display:block}\n"
     "table.figures thead{display:none}table.figures,table.figures tbody{display:block}\n"
-    "table.figures tr{display:grid;grid-template-columns:repeat(var(--modes),1fr) auto;"
+    "table.figures tr{display:grid;grid-template-columns:repeat(var(--modes),minmax(0,1fr));column-gap:10px;"
     "border-top:1px solid var(--line);padding:8px 0}\n"
     "table.figures td{border:0;padding:2px 0;text-align:left}\n"
-    "table.figures td:first-child,table.figures td:last-child{grid-column:1/-1}"
+    "table.figures td:first-child,table.figures td:last-child,table.figures td.ratio{grid-column:1/-1}"
+    "table.figures td small{white-space:normal}table.figures td.ratio span{display:block}table.figures td.ratio small{display:inline;"
+    "margin-left:6px}"
     "table.figures td:first-child{font-weight:600}\n"
     "table.figures td[data-mode]::before{content:attr(data-mode);display:block;font-size:.78rem;"
     "color:var(--soft)}\n"
-    ".strip{width:100%;max-width:420px;margin:4px 0}table.figures td.ratio{text-align:right}}\n";
+    ".strip{width:100%;max-width:420px;margin:4px 0}}\n";
 
 static const char *const classes[] = {"", "ONEROUND", "NOISE", "BETTER", "WORSE", "MORE", "LESS"};
 
