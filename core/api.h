@@ -451,11 +451,12 @@ void requestread(Conn *c, Seen seen,
 void requestwrote(Conn *c);
 
 /*
- * Kernel mode (timed.c). timedstart: makes the region, unless this process has one: true. A wait begins; it ends after so
+ * Kernel mode (timed.c). timedstart: makes the region, unless this process has one; calls ready() before. timedcounts: it has one. A wait begins; it ends after so
  * many ticks, and so does a call that counts as a wait if it took long. A sleep ended ns after it should have.
  * SIGSAFE, and errno is untouched.
  */
-bool timedstart(void);
+void timedstart(void (*ready)(void));
+bool timedcounts(void);
 uint64_t timedbegins(WaitReason why);
 int64_t timedends(WaitReason why, uint64_t begin);
 void timedcallends(WaitReason why, uint64_t begin);

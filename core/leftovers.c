@@ -127,39 +127,27 @@ static int keep(Leftover *list, int n, const Leftover *one, int64_t now)
 
 void metricssweep(void)
 {
-	struct {
-		uint64_t ino;
-		int64_t off;
-		uint16_t size;
-		uint8_t type;
-		char name[];
-	} * e; /* the kernel's linux_dirent64 */
-	char buf[4096] __attribute__((aligned(8)));
+	Dir dir;
 	Leftover list[KEPT], one;
 	int n = 0;
 	int64_t now[2] = {0, 0};
 	uint64_t user = (uint64_t)sys0(SYS_geteuid), pidns = 0;
-	long got, dir = sys4(SYS_openat, AT_FDCWD, (long)METRICS_DIR,
-			     O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (dir < 0)
+	if (!diropen(&dir, METRICS_DIR))
 		return;
 	sys2(SYS_clock_gettime, 0, (long)now);
-	while ((got = sys3(SYS_getdents64, dir, (long)buf, sizeof buf)) > 0) {
-		for (long at = 0; at < got; at += e->size) {
-			char path[80];
-			e = (void *)(buf + at);
-			int pid = ownerof(e->name, user);
-			if (!pid || sys2(SYS_kill, pid, 0) != -ESRCH)
-				continue;
-			if (!pidns && !(pidns = metricspidns()))
-				break; /* it could be another namespace's process, and live */
-			if (!leftover(pathof(path, sizeof path, e->name), pidns, &one.found))
-				continue;
-			Text t = textin(one.name, sizeof one.name);
-			textput(&t, "%s", e->name);
-			textend(&t);
-			n = keep(list, n, &one, now[0]);
-		}
+	for (const char *name; (name = dirnext(&dir));) {
+		char path[80];
+		int pid = ownerof(name, user);
+		if (!pid || sys2(SYS_kill, pid, 0) != -ESRCH)
+			continue;
+		if (!pidns && !(pidns = metricspidns()))
+			break; /* it could be another namespace's process, and live */
+		if (!leftover(pathof(path, sizeof path, name), pidns, &one.found))
+			continue;
+		Text t = textin(one.name, sizeof one.name);
+		textput(&t, "%s", name);
+		textend(&t);
+		n = keep(list, n, &one, now[0]);
 	}
-	sys1(SYS_close, dir);
+	dirclose(&dir);
 }

@@ -71,7 +71,8 @@ static LockRecord *fresh(_Atomic uint32_t *taken, uint32_t first, uint32_t end)
 	return &lockrecords[first + n];
 }
 
-static LockRecord *find(uint64_t address, uint64_t site, LockKind kind)
+/* counts: also those are that need not wait. */
+static LockRecord *find(uint64_t address, uint64_t site, LockKind kind, bool counts)
 {
 	uint64_t hash = handlehash((const void *)(address ^ site * 0x9e3779b97f4a7c15u));
 	LockRecord *mine = NULL;
@@ -85,7 +86,7 @@ static LockRecord *find(uint64_t address, uint64_t site, LockKind kind)
 			mine->address = address;
 			mine->site = site;
 			mine->kind = (uint32_t)kind;
-			mine->flags = lockscounted ? LockCounts : 0;
+			mine->flags = counts ? LockCounts : 0;
 		}
 		uint16_t n = mine ? (uint16_t)(mine - lockrecords + 1) : 0;
 		if (!at &&
@@ -108,9 +109,10 @@ LockRecord *lockrecord(const void *lock, uint64_t site, LockKind kind, LockLink 
 	if (!lockrecords)
 		return NULL;
 	uint32_t old = link ? atomic_load_explicit(link, memory_order_relaxed) : 0;
-	LockRecord *r = find((uintptr_t)lock, site, kind);
+	bool counts = lockscounted && link;
+	LockRecord *r = find((uintptr_t)lock, site, kind, counts);
 	if (!r)
-		r = find(0, site, kind);
+		r = find(0, site, kind, counts);
 	if (!r && metricsrecord(&lockrecords[LAST])) {
 		r = &lockrecords[LAST];
 		r->kind = LockMixed;

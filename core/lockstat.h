@@ -44,7 +44,7 @@ static inline LockRecord *lockrecordof(const LockLink *link, const void *lock)
 
 /*
  * The record of a lock that has no link, found or made. site: what initialised it, 0: not known. link: where the
- * object keeps it, or NULL. NULL: nothing is counted. No lock is taken; SIGSAFE.
+ * object keeps it, or NULL: then only waits for it are counted. NULL: nothing is counted. No lock is taken; SIGSAFE.
  */
 LockRecord *lockrecord(const void *lock, uint64_t site, LockKind kind, LockLink *link);
 /* Adds n, and, if the caller is `alone` with the record, for less. */

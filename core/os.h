@@ -47,6 +47,14 @@ int naffinity(void);
 int64_t threadcputime(int tid);
 /* Reads a small file into buf; returns bytes or -errno. */
 long readfile(const char *path, char *buf, size_t n);
+/* The names in a directory, one after the other: diropen, dirnext until NULL, dirclose. False: it can't be read. */
+typedef struct Dir {
+	long fd, n, at;
+	char buf[4096] __attribute__((aligned(8)));
+} Dir;
+bool diropen(Dir *d, const char *path);
+const char *dirnext(Dir *d);
+void dirclose(Dir *d);
 /* Sends sig to kernel thread tid of this process. SIGSAFE */
 int tgkill_os(int tid, int sig);
 /* write(2) of all n bytes, EINTR and short writes handled. SIGSAFE */

@@ -218,6 +218,38 @@ long readfile(const char *path, char *buf, size_t n)
 	return r < 0 ? r : (long)have;
 }
 
+bool diropen(Dir *d, const char *path)
+{
+	d->fd = sys4(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	d->n = d->at = 0;
+	return d->fd >= 0;
+}
+
+const char *dirnext(Dir *d)
+{
+	struct {
+		uint64_t ino;
+		int64_t off;
+		uint16_t size;
+		uint8_t type;
+		char name[];
+	} * e; /* the kernel's linux_dirent64 */
+	if (d->at >= d->n) {
+		d->n = sys3(SYS_getdents64, d->fd, (long)d->buf, sizeof d->buf);
+		d->at = 0;
+	}
+	if (d->n <= 0)
+		return NULL;
+	e = (void *)(d->buf + d->at);
+	d->at += e->size;
+	return e->name;
+}
+
+void dirclose(Dir *d)
+{
+	sys1(SYS_close, d->fd);
+}
+
 int naffinity(void)
 {
 	unsigned long mask[1024]; /* 65536 CPUs; the kernel wants room for all it knows */

@@ -471,12 +471,20 @@ static void complete(Meter *m)
 		atomic_store(got ? &m->have[i] : &m->refused[i], ~0ull);
 }
 
+/* What there is once; nobody asks for more. */
+static void completetables(void)
+{
+	region.complete = true;
+	if (populate((char *)region.header + region.locks, TABLES * (size_t)PAGE))
+		lockstatinit(NULL, NULL);
+	complete(&nobodys);
+}
+
 void metricscompleteall(Meter *m, uint32_t n)
 {
 	if (!region.header || region.complete)
 		return;
-	region.complete = true; /* nobody asks for more */
-	complete(&nobodys);
+	completetables();
 	for (uint32_t i = 0; i < n; i++)
 		complete(&m[i]);
 }
@@ -486,10 +494,7 @@ void metricscomplete(void)
 	flightforbidden();
 	if (!region.header || region.complete)
 		return;
-	region.complete = true;
-	if (populate((char *)region.header + region.locks, TABLES * (size_t)PAGE))
-		lockstatinit(NULL, NULL);
-	complete(&nobodys);
+	completetables();
 	for (int32_t i = 0; i < sched.nallp; i++)
 		complete(&sched.allp[i]->meter);
 }

@@ -37,7 +37,7 @@ static Meter meters[SHARDS];
 static uint32_t nmeters;
 static _Atomic bool closed; /* no file may be opened any more; nor by children */
 
-static bool counting(void)
+bool timedcounts(void)
 {
 	Wiped *s = atomic_load_explicit(&state, memory_order_acquire);
 	return s && atomic_load_explicit(s, memory_order_acquire) == Made;
@@ -53,7 +53,7 @@ static Meter *meter(void)
 
 uint64_t timedbegins(WaitReason why)
 {
-	if (!counting())
+	if (!timedcounts())
 		return 0;
 	addatomic(&meter()->shard->began[why], 1);
 	return ticksnow();
@@ -69,7 +69,7 @@ static uint64_t since(uint64_t begin)
 
 int64_t timedends(WaitReason why, uint64_t begin)
 {
-	if (!begin || !counting())
+	if (!begin || !timedcounts())
 		return -1;
 	uint64_t n = since(begin);
 	metricscountin(meter(), (Hist)why, n, true);
@@ -78,7 +78,7 @@ int64_t timedends(WaitReason why, uint64_t begin)
 
 void timedcallends(WaitReason why, uint64_t begin)
 {
-	if (!begin || !counting())
+	if (!begin || !timedcounts())
 		return;
 	uint64_t n = since(begin);
 	Meter *m = meter();
@@ -102,7 +102,7 @@ int64_t timedclock(int clock)
 
 void timedlate(int64_t ns)
 {
-	if (counting())
+	if (timedcounts())
 		metricscountin(meter(), HistTimer, ns < 0 ? 0 : (uint64_t)ns, true);
 }
 
@@ -134,7 +134,7 @@ static void account(const uint64_t n[3], const char *name)
 
 void timedthreadbegins(void)
 {
-	if (counting())
+	if (timedcounts())
 		addatomic(&meter()->shard->moves[Gdead][Grunning], 1);
 }
 
@@ -143,7 +143,7 @@ void timedthreadends(void)
 	char name[METRICSNAME + 1] = "";
 	uint64_t n[3];
 	int64_t cpu[2];
-	if (!counting())
+	if (!timedcounts())
 		return;
 	addatomic(&meter()->shard->moves[Grunning][Gdead], 1);
 	/* Also makes schedstat's exact. */
@@ -159,38 +159,26 @@ void timedthreadends(void)
 /* Those that have not ended, at the end of the process. */
 static void accountall(void)
 {
-	struct {
-		uint64_t ino;
-		int64_t off;
-		uint16_t size;
-		uint8_t type;
-		char name[];
-	} * e; /* the kernel's linux_dirent64 */
-	char buf[4096] __attribute__((aligned(8)));
-	long got, dir = sys4(SYS_openat, AT_FDCWD, (long)"/proc/self/task",
-			     O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	if (dir < 0)
+	Dir dir;
+	if (!diropen(&dir, "/proc/self/task"))
 		return;
-	while ((got = sys3(SYS_getdents64, dir, (long)buf, sizeof buf)) > 0) {
-		for (long at = 0; at < got; at += e->size) {
-			char path[64], name[METRICSNAME + 1] = "";
-			uint64_t n[3];
-			e = (void *)(buf + at);
-			if (e->name[0] == '.')
-				continue;
-			Text t = textin(path, sizeof path);
-			textput(&t, "/proc/self/task/%s/schedstat", e->name);
-			if (!schedstat(textend(&t), n))
-				continue;
-			t = textin(path, sizeof path);
-			textput(&t, "/proc/self/task/%s/comm", e->name);
-			long r = readfile(textend(&t), name, METRICSNAME);
-			if (r > 0 && name[r - 1] == '\n')
-				name[r - 1] = 0;
-			account(n, name);
-		}
+	for (const char *tid; (tid = dirnext(&dir));) {
+		char path[64], name[METRICSNAME + 1] = "";
+		uint64_t n[3];
+		if (tid[0] == '.')
+			continue;
+		Text t = textin(path, sizeof path);
+		textput(&t, "/proc/self/task/%s/schedstat", tid);
+		if (!schedstat(textend(&t), n))
+			continue;
+		t = textin(path, sizeof path);
+		textput(&t, "/proc/self/task/%s/comm", tid);
+		long r = readfile(textend(&t), name, METRICSNAME);
+		if (r > 0 && name[r - 1] == '\n')
+			name[r - 1] = 0;
+		account(n, name);
 	}
-	sys1(SYS_close, dir);
+	dirclose(&dir);
 }
 
 /* --- the process ------------------------------------------------------------------------- */
@@ -209,15 +197,20 @@ static Wiped *newpage(void)
 	return none;
 }
 
-bool timedstart(void)
+void timedstart(void (*ready)(void))
 {
 	uint32_t unmade = Unmade;
 	Wiped *s = atomic_load(&state);
+	bool child = s != NULL;
 	if (s && atomic_load_explicit(s, memory_order_relaxed) != Unmade)
-		return false;
+		return;
 	if (atomic_load(&closed) || (!s && !(s = newpage())) ||
 	    !atomic_compare_exchange_strong(s, &unmade, Making))
-		return false;
+		return;
+	/* Others may have been at it when the parent was forked. */
+	if (child)
+		captureforkchild();
+	ready();
 	ticksstart();
 	int32_t n = 2 * naffinity();
 	nmeters = n > SHARDS ? SHARDS : (uint32_t)n;
@@ -228,19 +221,18 @@ bool timedstart(void)
 	}
 	addatomic(&nobodys.shard->moves[Gdead][Grunning], 1); /* who makes the first thread */
 	atomic_store(s, Made);
-	return true;
 }
 
 void timedcomplete(void)
 {
-	if (counting())
+	if (timedcounts())
 		metricscompleteall(meters, nmeters);
 	atomic_store(&closed, true);
 }
 
 void timedend(void)
 {
-	if (!counting())
+	if (!timedcounts())
 		return;
 	if (debug.metricskeep && !atomic_load(&closed))
 		accountall();

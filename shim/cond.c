@@ -230,6 +230,8 @@ static int sharedwait(Cond *c, Mutex *m, clockid_t clock, const struct timespec 
 {
 	pthread_cond_t *pc = (pthread_cond_t *)c;
 	pthread_mutex_t *pm = (pthread_mutex_t *)m;
+	__attribute__((cleanup(kernelwaitends), unused)) KernelWait w =
+	    kernelwait(c, WaitCond, true);
 	if (mutexisours(m))
 		return unjoinedwait(m, clock, abs);
 	wire(); /* libc's cancellation signals the kernel thread that the block names */
@@ -307,6 +309,8 @@ void condmade(pthread_cond_t *pc, uintptr_t site)
 	Cond *c = (Cond *)pc;
 	if (!(flagsof(c) & FlagShared))
 		c->site = site;
+	else
+		lockmade(c, site);
 }
 
 SHIM(int, pthread_cond_init, pthread_cond_t *pc, const pthread_condattr_t *attr)

@@ -196,24 +196,67 @@ void lockcontended(Contention *c, const void *lock, WaitReason why, _Atomic uint
 	LockRecord *r = link ? lockrecordof(link, lock) : NULL;
 	if (unlikely(!r || !(r->flags & LockStack) || !getg())) {
 		c->began = ticksnow();
-		r = r ? r : lockrecord(lock, site, kindof(why), link);
-		if (r && !(r->flags & LockStack))
-			nameit(r, true);
-	}
-	c->record = r;
-	if (r)
+		c->record = lockwaited(lock, why, link, site);
+	} else {
+		c->record = r;
 		addatomic(&r->contended, 1);
+	}
 	parkwatch();
 }
 
 void contentionends(const Contention *c, bool alone)
 {
-	LockRecord *r = c->record;
+	uint64_t t = (int64_t)(c->ended - c->began) > 0 ? c->ended - c->began : 0;
+	lockwaitended(c->record, t, alone);
+}
+
+LockRecord *lockwaited(const void *lock, WaitReason why, LockLink *link, uint64_t site)
+{
+	LockRecord *r = link ? lockrecordof(link, lock) : NULL;
+	r = r ? r : lockrecord(lock, site, kindof(why), link);
+	if (r && !(r->flags & LockStack))
+		nameit(r, true);
+	if (r)
+		addatomic(&r->contended, 1);
+	return r;
+}
+
+void lockwaitended(LockRecord *r, uint64_t ticks, bool alone)
+{
 	if (!r)
 		return;
-	uint64_t t = (int64_t)(c->ended - c->began) > 0 ? c->ended - c->began : 0;
 	alone = alone && !lockmany(r);
-	locksum(&r->waited, t, alone);
-	lockmax(&r->maxwait, t);
+	locksum(&r->waited, ticks, alone);
+	lockmax(&r->maxwait, ticks);
 	locksum(&r->ended, 1, alone);
+}
+
+/* --- who has made it ------------------------------------------------------------------ */
+
+/* By address: the last of those that share a place. */
+static struct {
+	const void *_Atomic object;
+	_Atomic uintptr_t site;
+} made[1 << 12];
+
+static uint64_t placeofmade(const void *object)
+{
+	return (uintptr_t)object * 0x9e3779b97f4a7c15ull >> 52;
+}
+
+void lockmade(const void *object, uintptr_t site)
+{
+	uint64_t i = placeofmade(object);
+	atomic_store(&made[i].object, NULL);
+	atomic_store(&made[i].site, site);
+	atomic_store(&made[i].object, object);
+}
+
+uint64_t lockmaker(const void *object)
+{
+	uint64_t i = placeofmade(object);
+	if (atomic_load(&made[i].object) != object)
+		return 0;
+	uintptr_t site = atomic_load(&made[i].site);
+	return atomic_load(&made[i].object) == object ? site : 0;
 }

@@ -90,7 +90,7 @@ static int notetext(struct dl_phdr_info *info, size_t size, void *arg)
 	return 0;
 }
 
-static void notetexts(void)
+void notetexts(void)
 {
 	uintptr_t known[] = {(uintptr_t)&notetext,
 			     (uintptr_t)libcsym("gnu_get_libc_version", NULL),

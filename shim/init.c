@@ -12,6 +12,7 @@
 #include "sched.h"
 #include "signal.h"
 #include "thread.h"
+#include "unwind.h"
 
 #include <setjmp.h>
 #include <stdatomic.h>
@@ -385,6 +386,16 @@ SHIM(int, __libc_start_main, int (*main)(int, char **, char **), int argc, char 
 static int libcsclock(int clock, void *ts)
 {
 	return real.clock_gettime(clock, ts);
+}
+
+void timedready(void)
+{
+	rtsettings();
+	/* For a thread's look at its own stack. */
+	host.unwindbegin = unwindbegin;
+	host.unwind = unwindstack;
+	notetexts();
+	unwindinit();
 }
 
 /* Kernel mode: main is libc's to call. */

@@ -153,15 +153,6 @@ static bool lock_try(Mutex *m, bool woken)
 	return false;
 }
 
-enum { WhenTicks = 63 };
-
-/* What has initialised it, if that is still there to be read. */
-static inline uint64_t siteof(const Mutex *m)
-{
-	uint64_t w = atomic_load_explicit(&m->when, memory_order_relaxed);
-	return w >> WhenTicks ? 0 : w;
-}
-
 /*
  * Waits for the mutex: 0, ETIMEDOUT, or EINVAL for a bad time. Signal handlers of
  * the goroutine run meanwhile; the wait goes on after them.
@@ -176,7 +167,7 @@ static int waitlock(Mutex *m, Limit limit, LockWait *lw, Contention *c)
 		return 0;
 	if (limit.abs && !validtimespec(limit.abs))
 		return EINVAL;
-	lockcontended(c, m, WaitMutex, &m->contended, &m->link, siteof(m));
+	lockcontended(c, m, WaitMutex, &m->contended, &m->link, mutexsite(m));
 	deadline = deadlineat(limit.clock, limit.abs);
 	for (;;) {
 		if (!limit.abs)
@@ -282,6 +273,8 @@ static int sharedlock_slow(Mutex *m, Limit limit)
 		if (limit.clock == CLOCK_REALTIME)
 			op |= FUTEX_CLOCK_REALTIME;
 	}
+	__attribute__((cleanup(kernelwaitends), unused)) KernelWait w =
+	    kernelwait(m, WaitMutex, true);
 	while (atomic_exchange_explicit(&m->word, SharedWaiters, memory_order_acquire) !=
 	       SharedFree) {
 		long r = blockingsyscall(SYS_futex, (long)&m->word, op, SharedWaiters,
@@ -349,19 +342,18 @@ static inline int relock(Mutex *m, int kind)
 	return -1;
 }
 
-/* Every lock is counted: its holder has got it, and is about to give it up. */
-static noinline_fn void counttaken(Mutex *m, uint32_t tid)
+noinline_fn void mutextaken(Mutex *m, uint32_t tid)
 {
 	LockRecord *r = lockrecordof(&m->link, m);
 	if (!r && mutexisours(m))
-		r = lockfirst(m, siteof(m), LockMutex, &m->link);
+		r = lockfirst(m, mutexsite(m), LockMutex, &m->link);
 	if (!r)
 		return;
 	lockcount(r, tid);
 	atomic_store_explicit(&m->when, ticksnow() | 1ull << WhenTicks, memory_order_relaxed);
 }
 
-static noinline_fn void countgiven(Mutex *m)
+noinline_fn void mutexgiven(Mutex *m)
 {
 	uint64_t w = atomic_load_explicit(&m->when, memory_order_relaxed);
 	LockRecord *r = lockrecordof(&m->link, m);
@@ -378,7 +370,7 @@ static inline int locked(Mutex *m, uint32_t users)
 	uint32_t tid = selftid();
 	setowner(m, tid);
 	if (unlikely(lockscounted))
-		counttaken(m, tid);
+		mutextaken(m, tid);
 	m->count = tid;
 	m->nusers += users;
 	return 0;
@@ -411,6 +403,12 @@ static void inheriting(const Mutex *m, int by)
 		th->inheriting += by;
 }
 
+/* By the caller, whose id there is the kernel's. */
+static bool heldhere(const Mutex *m)
+{
+	return atomic_load_explicit(&m->owner, memory_order_relaxed) == (uint32_t)sys0(SYS_gettid);
+}
+
 /* A goroutine that holds such a mutex stays on its kernel thread, once for each lock. */
 static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait, uint32_t users)
 {
@@ -421,7 +419,9 @@ static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait, uint32_t users
 	wire();
 	/* Somebody's, unless it is a ceiling; a hint. */
 	uint32_t held = atomic_load_explicit(&((Mutex *)pm)->word, memory_order_relaxed) & HeldMask;
-	bracketwait(wait && held);
+	bool waits = wait && held && !heldhere((Mutex *)pm);
+	KernelWait w = kernelwait(pm, WaitMutex, waits);
+	bracketwait(waits);
 	if (!wait)
 		err = real.pthread_mutex_trylock(pm);
 	else if (!limit.abs)
@@ -431,6 +431,7 @@ static int wiredlock(pthread_mutex_t *pm, Limit limit, bool wait, uint32_t users
 	if (!users && (err == 0 || err == EOWNERDEAD))
 		stayuser((Mutex *)pm, -1u);
 	bracketleave();
+	kernelwaitends(&w);
 	if (err && err != EOWNERDEAD)
 		unwire();
 	else
@@ -442,9 +443,7 @@ static int wiredunlock(pthread_mutex_t *pm, uint32_t users)
 {
 	Mutex *m = (Mutex *)pm;
 	bracketenter();
-	/* Only its holder, whose id there is the kernel's, may write to it. */
-	bool held = !users && atomic_load_explicit(&m->owner, memory_order_relaxed) ==
-				  (uint32_t)sys0(SYS_gettid);
+	bool held = !users && heldhere(m); /* only its holder may write to it */
 	if (held)
 		stayuser(m, 1);
 	int err = real.pthread_mutex_unlock(pm);
@@ -508,7 +507,7 @@ static inline int unlock_kinds(Mutex *m, uint32_t users)
 			return 0;
 	}
 	if (unlikely(lockscounted))
-		countgiven(m);
+		mutexgiven(m);
 	setowner(m, 0);
 	m->nusers -= users;
 	if (unlikely(!unlock_fast(m)))
@@ -520,6 +519,8 @@ void mutexmade(Mutex *m, uintptr_t site)
 {
 	if (mutexisours(m))
 		atomic_store_explicit(&m->when, site, memory_order_relaxed);
+	else
+		lockmade(m, site);
 }
 
 SHIM(int, pthread_mutex_init, pthread_mutex_t *pm, const pthread_mutexattr_t *attr)

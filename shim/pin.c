@@ -356,12 +356,7 @@ static unsigned prctlwires(int kind)
 
 SHIM(int, prctl, int kind, ...)
 {
-	unsigned long a[4];
-	va_list ap;
-	va_start(ap, kind);
-	for (int i = 0; i < 4; i++)
-		a[i] = va_arg(ap, unsigned long);
-	va_end(ap);
+	PRCTLARGUMENTS(a, kind);
 	Thread *th = curthread();
 	/* A goroutine's name is its own. */
 	if (th && (kind == PR_SET_NAME || kind == PR_GET_NAME)) {

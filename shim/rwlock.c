@@ -314,30 +314,20 @@ static noinline_fn void countwriterleaves(RWLock *l)
 	l->since = 0;
 }
 
-/* When one reader locked it isn't known at its end: but the sum of the ends less that of the starts is right. */
 static noinline_fn void countreader(RWLock *l)
 {
 	LockRecord *r = recordof(l);
 	if (!r)
 		return;
 	atomic_fetch_add_explicit(&l->counted, 1, memory_order_relaxed);
-	addatomic(&r->shared, 1);
-	__atomic_fetch_add(&r->sharers, 1, __ATOMIC_RELAXED);
-	addatomic(&r->sharedheld, -ticksnow());
+	locksharedbegins(r);
 }
 
 static noinline_fn void countreaderleaves(RWLock *l)
 {
 	LockRecord *r = lockrecordof(&l->link, l);
-	uint32_t n = atomic_load_explicit(&l->counted, memory_order_relaxed);
-	while (n &&
-	       !atomic_compare_exchange_weak_explicit(&l->counted, &n, n - 1, memory_order_relaxed,
-						      memory_order_relaxed))
-		;
-	if (!r || !n)
-		return;
-	addatomic(&r->sharedheld, ticksnow());
-	__atomic_fetch_sub(&r->sharers, 1, __ATOMIC_RELAXED);
+	if (lockreaderleaves(&l->counted) && r)
+		locksharedends(r);
 }
 
 static int writelock(RWLock *l, Limit limit)
@@ -374,7 +364,9 @@ enum { LibcPhase = 1, LibcWriter = 2 };
 static noinline_fn int sharedread(pthread_rwlock_t *pl, Limit limit, bool wait)
 {
 	int err;
-	bracketwait(wait && (load((RWLock *)pl) & LibcWriter));
+	bool waits = wait && (load((RWLock *)pl) & LibcWriter);
+	KernelWait w = kernelwait(pl, WaitRWMutexR, waits);
+	bracketwait(waits);
 	if (!wait)
 		err = real.pthread_rwlock_tryrdlock(pl);
 	else if (limit.abs)
@@ -382,6 +374,7 @@ static noinline_fn int sharedread(pthread_rwlock_t *pl, Limit limit, bool wait)
 	else
 		err = real.pthread_rwlock_rdlock(pl);
 	bracketleave();
+	kernelwaitends(&w);
 	return err;
 }
 
@@ -389,7 +382,9 @@ static noinline_fn int sharedwrite(pthread_rwlock_t *pl, Limit limit, bool wait)
 {
 	int err;
 	wire();
-	bracketwait(wait && (load((RWLock *)pl) & ~(uint32_t)LibcPhase));
+	bool waits = wait && (load((RWLock *)pl) & ~(uint32_t)LibcPhase);
+	KernelWait w = kernelwait(pl, WaitRWMutexW, waits);
+	bracketwait(waits);
 	if (!wait)
 		err = real.pthread_rwlock_trywrlock(pl);
 	else if (limit.abs)
@@ -397,6 +392,7 @@ static noinline_fn int sharedwrite(pthread_rwlock_t *pl, Limit limit, bool wait)
 	else
 		err = real.pthread_rwlock_wrlock(pl);
 	bracketleave();
+	kernelwaitends(&w);
 	if (err)
 		unwire();
 	return err;
@@ -424,7 +420,9 @@ SHIM(int, pthread_rwlock_init, pthread_rwlock_t *pl, const pthread_rwlockattr_t 
 {
 	RWLock *l = (RWLock *)pl;
 	int err = real.pthread_rwlock_init(pl, attr);
-	if (!err && !l->shared)
+	if (!err && l->shared)
+		lockmade(l, CALLER());
+	else if (!err)
 		l->site = CALLER();
 	return err;
 }

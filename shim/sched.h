@@ -14,6 +14,8 @@
 bool startsched(void);
 /* pthread_create for a process on kernel threads. */
 int nativecreate(pthread_t *t, const pthread_attr_t *attr, void *(*start)(void *), void *arg);
+void timedready(void); /* kernel mode: before anything is counted */
+void notetexts(void);  /* where our code is, and that which must not lose the processor */
 void parsesettings(char **envp);
 void schedrestartable(void); /* in a fork child: the next thread starts it anew */
 

@@ -21,15 +21,6 @@
 #include "deadline.h"
 #include "signal.h"
 
-typedef struct Sem {
-	_Atomic uint64_t data;
-	int32_t shared; /* 0: of this process alone */
-	LockLink link;  /* of a private one */
-	uint64_t site;  /* ... what has initialised it */
-	uint64_t pad;
-} Sem;
-_Static_assert(sizeof(Sem) == sizeof(sem_t), "Sem lies over sem_t");
-
 #define WAITER (1ull << 32)
 
 /* Not timed: abs == NULL. */
@@ -163,6 +154,8 @@ static int wait_shared(Sem *s, Limit limit)
 		op |= FUTEX_CLOCK_REALTIME;
 	if (limit.abs && limit.abs->tv_sec < 0)
 		return ETIMEDOUT;
+	__attribute__((cleanup(kernelwaitends), unused)) KernelWait w =
+	    kernelwait(s, WaitSem, true);
 	atomic_fetch_add_explicit(&s->data, WAITER, memory_order_relaxed);
 	__attribute__((cleanup(nolongerwaiter), unused)) Sem *registered = s;
 	while (!take(s)) {
@@ -197,14 +190,21 @@ static inline int semwait(Sem *s, Limit limit)
 	return likely(take(s)) ? 0 : wait_slow(s, limit);
 }
 
-SHIM(int, sem_init, sem_t *ps, int shared, unsigned value)
+void semmade(Sem *s, uintptr_t site)
 {
-	Sem *s = (Sem *)ps;
-	int r = real.sem_init(ps, shared, value);
-	if (r == 0 && !s->shared) {
-		atomic_store_explicit(&s->link, 0, memory_order_relaxed);
-		s->site = CALLER();
+	if (s->shared) {
+		lockmade(s, site);
+		return;
 	}
+	atomic_store_explicit(&s->link, 0, memory_order_relaxed);
+	s->site = site;
+}
+
+SHIM(int, sem_init, sem_t *s, int shared, unsigned value)
+{
+	int r = real.sem_init(s, shared, value);
+	if (r == 0)
+		semmade((Sem *)s, CALLER());
 	return r;
 }
 

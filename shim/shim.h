@@ -9,6 +9,7 @@
 #ifndef GOSHIM_SHIM_H
 #define GOSHIM_SHIM_H
 
+#include <stdarg.h>
 #include <stdatomic.h>
 
 #include "api.h"
@@ -31,6 +32,17 @@ static inline void spinunlock(SpinLock *l, Section s)
 	atomic_store_explicit(l, 0, memory_order_release);
 	sectionleave(s);
 }
+
+/* Makes an array of prctl's arguments after the first, where `kind` is the last that is named. */
+#define PRCTLARGUMENTS(a, kind)                           \
+	unsigned long a[4];                               \
+	do {                                              \
+		va_list ap;                               \
+		va_start(ap, kind);                       \
+		for (int i = 0; i < 4; i++)               \
+			a[i] = va_arg(ap, unsigned long); \
+		va_end(ap);                               \
+	} while (0)
 
 /* 0 or positive results as they are, -errno to -1 and errno. */
 static inline long errnoret(long r)

@@ -40,9 +40,37 @@ typedef struct Contention {
 void lockcontended(Contention *c, const void *lock, WaitReason why, _Atomic uint32_t *count,
 		   LockLink *link, uint64_t site);
 void contentionends(const Contention *c, bool alone);
+/*
+ * The same of a wait that is libc's, in two halves: it begins, and the answer is its record, or NULL; it has lasted so many ticks.
+ */
+LockRecord *lockwaited(const void *lock, WaitReason why, LockLink *link, uint64_t site);
+void lockwaitended(LockRecord *r, uint64_t ticks, bool alone);
+
+/* What has initialised an object that has no room to say so; lockmaker: 0, it isn't known (any more). */
+void lockmade(const void *object, uintptr_t site);
+uint64_t lockmaker(const void *object);
+
 static inline void parkedfor(Contention *c)
 {
 	parkwatched(&c->began, &c->ended);
+}
+
+/* A wait by the kernel's means, for an object without room for a link; only if it `waits`. */
+typedef struct KernelWait {
+	LockRecord *record;
+	uint64_t began;
+} KernelWait;
+static inline KernelWait kernelwait(const void *lock, WaitReason why, bool waits)
+{
+	KernelWait w = {NULL, ticksnow()};
+	if (waits)
+		w.record = lockwaited(lock, why, NULL, lockmaker(lock));
+	return w;
+}
+static inline void kernelwaitends(const KernelWait *w)
+{
+	uint64_t t = w->record ? ticksnow() - w->began : 0;
+	lockwaitended(w->record, (int64_t)t < 0 ? 0 : t, false);
 }
 
 /* The record of a lock that is being locked for the first time, when each is counted; may be NULL. */
@@ -61,6 +89,28 @@ static inline void lockheld(LockRecord *r, uint64_t ticks)
 	ticks = (int64_t)ticks < 0 ? 0 : ticks;
 	locksum(&r->held, ticks, !lockmany(r));
 	lockmax(&r->maxheld, ticks);
+}
+/* A reader has r's lock. When that one locked it isn't known at its end: but the sum of the ends less that of the starts is right. */
+static inline void locksharedbegins(LockRecord *r)
+{
+	addatomic(&r->shared, 1);
+	__atomic_fetch_add(&r->sharers, 1, __ATOMIC_RELAXED);
+	addatomic(&r->sharedheld, -ticksnow());
+}
+static inline void locksharedends(LockRecord *r)
+{
+	addatomic(&r->sharedheld, ticksnow());
+	__atomic_fetch_sub(&r->sharers, 1, __ATOMIC_RELAXED);
+}
+/* A reader leaves that may have locked before anything was counted: of `counted` such. True: it was counted. */
+static inline bool lockreaderleaves(_Atomic uint32_t *counted)
+{
+	uint32_t n = atomic_load_explicit(counted, memory_order_relaxed);
+	while (n &&
+	       !atomic_compare_exchange_strong_explicit(counted, &n, n - 1, memory_order_relaxed,
+							memory_order_relaxed))
+		;
+	return n != 0;
 }
 /* What goes on after the call of the function that says this: what initialises an object. */
 #define CALLER() ((uintptr_t)__builtin_return_address(0))
@@ -114,6 +164,7 @@ enum {
 	KindTypeMask = 3, /* PTHREAD_MUTEX_NORMAL, _RECURSIVE, _ERRORCHECK, _ADAPTIVE_NP */
 	KindRobust = 16,
 	KindInherit = 32, /* the holder has its waiters' priority */
+	KindProtect = 64, /* the holder has a priority that it brings */
 	KindShared = 128,
 	KindElision = 256 | 512, /* hints; settype(NORMAL) sets one */
 };
@@ -129,6 +180,16 @@ void condmade(pthread_cond_t *c, uintptr_t site); /* as mutexmade */
 
 /* libc has initialised m, called by what goes on at `site`. */
 void mutexmade(Mutex *m, uintptr_t site);
+enum { WhenTicks = 63 };
+/* What has initialised it, if that is still there to be read: of one of ours. */
+static inline uint64_t mutexsite(const Mutex *m)
+{
+	uint64_t w = atomic_load_explicit(&m->when, memory_order_relaxed);
+	return w >> WhenTicks ? 0 : w;
+}
+/* Every lock is counted: its holder, of that tid, has got one of ours, and is about to give it up. */
+void mutextaken(Mutex *m, uint32_t tid);
+void mutexgiven(Mutex *m);
 
 /*
  * For a condition wait: unlocks m and locks it again later, the thread
@@ -138,5 +199,17 @@ void mutexmade(Mutex *m, uintptr_t site);
  */
 int mutexcondunlock(Mutex *m);
 int mutexcondlock(Mutex *m);
+
+/* --- sem.c ------------------------------------------------------------------ */
+
+typedef struct Sem {
+	_Atomic uint64_t data;
+	int32_t shared; /* 0: of this process alone */
+	LockLink link;  /* of a private one */
+	uint64_t site;  /* ... what has initialised it */
+	uint64_t pad;
+} Sem;
+_Static_assert(sizeof(Sem) == sizeof(sem_t), "Sem lies over sem_t");
+void semmade(Sem *s, uintptr_t site); /* as mutexmade */
 
 #endif

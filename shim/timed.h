@@ -29,4 +29,16 @@ static inline void callends(const TimedWait *w)
 #define WAITING(why) TIMEDBY(waitends, why)
 #define CALLING(why) TIMEDBY(callends, why)
 
+/* Parameters in parentheses, without them. */
+#define UNPACKED(...) __VA_ARGS__
+
+/* Calls libc's and times it, unless `free`. */
+#define UNLESS(free, why, call)      \
+	do {                         \
+		if (free)            \
+			return call; \
+		WAITING(why);        \
+		return call;         \
+	} while (0)
+
 #endif

@@ -14,7 +14,6 @@
 		CALLING(why);              \
 		return real.name args;     \
 	}
-#define UNPACKED(...) __VA_ARGS__
 
 /* clang-format off */
 /* descriptors */

@@ -106,24 +106,28 @@ static bool getkept(GoroutineSource *s, uint64_t at, void *buf, size_t n)
 
 /* --- the description --------------------------------------------------------------------------- */
 
-/* The lowest address where the library is; 0: it is not there. */
-static uint64_t librarybase(int pid)
+int librarybase(int pid, uint64_t *base)
 {
 	char path[64], *line = NULL;
 	size_t size = 0;
-	uint64_t base = 0;
+	int found = 0;
 	snprintf(path, sizeof path, "/proc/%d/maps", pid);
 	FILE *f = fopen(path, "re");
-	while (f && !base && getline(&line, &size, f) > 0) {
+	if (!f)
+		return -1;
+	while (!found && getline(&line, &size, f) > 0) {
 		unsigned long lo, offset;
 		if (strstr(line, "/libgoshim.so") &&
-		    sscanf(line, "%lx-%*x %*s %lx", &lo, &offset) == 2 && offset == 0)
-			base = lo;
+		    sscanf(line, "%lx-%*x %*s %lx", &lo, &offset) == 2 && offset == 0) {
+			*base = lo;
+			found = 1;
+		}
 	}
+	if (ferror(f))
+		found = -1;
 	free(line);
-	if (f)
-		fclose(f);
-	return base;
+	fclose(f);
+	return found;
 }
 
 /* The loader adds the base to what the file has, or leaves that alone. */
@@ -244,7 +248,9 @@ GoroutineSource *goroutinesopen(int pid, char *why)
 	}
 	snprintf(path, sizeof path, "/proc/%d/mem", pid);
 	s->mem = open(path, O_RDONLY | O_CLOEXEC);
-	uint64_t base = s->mem >= 0 ? librarybase(pid) : 0;
+	uint64_t base = 0;
+	if (s->mem >= 0)
+		librarybase(pid, &base);
 	uint64_t at = base ? exported(s, base, "goshim_layout") : 0;
 	if (s->mem >= 0 && at && describe(s, at))
 		return s;

@@ -35,6 +35,9 @@ const char *goroutinewait(int wait);
 
 typedef struct GoroutineSource GoroutineSource;
 
+/* Does the process have the library in it, and from what address on? 1, 0; -1: it can't be seen. */
+int librarybase(int pid, uint64_t *base);
+
 /* NULL, and a line in why (WhySize): it may not be looked into, or its library doesn't say how. */
 GoroutineSource *goroutinesopen(int pid, char *why);
 void goroutinesclose(GoroutineSource *s);

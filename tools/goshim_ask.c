@@ -8,6 +8,8 @@
 #define _GNU_SOURCE
 #include "goshim_ask.h"
 
+#include "goroutines_read.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -58,25 +60,6 @@ static const char *field(const char *status, const char *name)
 	return "";
 }
 
-/* Does the process have the library in it? -1: it can't be seen. */
-static int haslibrary(int pid)
-{
-	char path[64], *line = NULL;
-	size_t size = 0;
-	int found = 0;
-	snprintf(path, sizeof path, "/proc/%d/maps", pid);
-	FILE *f = fopen(path, "re");
-	if (!f)
-		return -1;
-	while (!found && getline(&line, &size, f) > 0)
-		found = strstr(line, "/libgoshim.so") != NULL;
-	if (ferror(f))
-		found = -1;
-	free(line);
-	fclose(f);
-	return found;
-}
-
 static void lookatthreads(Target *t)
 {
 	char path[64], file[300], buf[4096];
@@ -114,6 +97,7 @@ static void checkstopped(const Target *t)
 static void lookat(Target *t, int id, bool force, const char *sub)
 {
 	char status[4096];
+	uint64_t base;
 	if (readproc(id, "status", status, sizeof status) <= 0) {
 		if (kill(id, 0) < 0 && errno == ESRCH)
 			fail("no process %d", id);
@@ -124,7 +108,7 @@ static void lookat(Target *t, int id, bool force, const char *sub)
 	if (!t->monitor) {
 		if (*field(status, "State") == 'Z')
 			fail("process %d has ended, and its parent has not waited for it", t->pid);
-		switch (haslibrary(t->pid)) {
+		switch (librarybase(t->pid, &base)) {
 		case 1:
 			fail(
 			    "process %d has no goroutines: it has made no thread yet, or goshim stepped aside and said why",

@@ -115,6 +115,53 @@ APART static void *make_cond(void)
 	return c;
 }
 
+/* What the kernel knows, or other processes might. */
+#define MAKE_MUTEX(name, set, to)                       \
+	APART static void *make_##name(void)            \
+	{                                               \
+		pthread_mutex_t *m = malloc(sizeof *m); \
+		pthread_mutexattr_t attr;               \
+		check(pthread_mutexattr_init(&attr));   \
+		check(set(&attr, to));                  \
+		check(pthread_mutex_init(m, &attr));    \
+		return m;                               \
+	}
+MAKE_MUTEX(robust, pthread_mutexattr_setrobust, PTHREAD_MUTEX_ROBUST)
+MAKE_MUTEX(inherit, pthread_mutexattr_setprotocol, PTHREAD_PRIO_INHERIT)
+MAKE_MUTEX(shared, pthread_mutexattr_setpshared, PTHREAD_PROCESS_SHARED)
+
+APART static void *make_shared_rwlock(void)
+{
+	pthread_rwlock_t *l = malloc(sizeof *l);
+	pthread_rwlockattr_t attr;
+	check(pthread_rwlockattr_init(&attr));
+	check(pthread_rwlockattr_setpshared(&attr, PTHREAD_PROCESS_SHARED));
+	check(pthread_rwlock_init(l, &attr));
+	return l;
+}
+
+APART static void *make_shared_sem(void)
+{
+	sem_t *s = malloc(sizeof *s);
+	check(sem_init(s, 1, 1));
+	return s;
+}
+
+/* With a mutex that others may share, too: libc waits for both. */
+APART static void *make_shared_cond(void)
+{
+	pthread_cond_t *c = malloc(sizeof *c);
+	pthread_condattr_t attr;
+	pthread_mutexattr_t mutexattr;
+	check(pthread_mutexattr_init(&mutexattr));
+	check(pthread_mutexattr_setpshared(&mutexattr, PTHREAD_PROCESS_SHARED));
+	check(pthread_mutex_init(&cond_mutex, &mutexattr));
+	check(pthread_condattr_init(&attr));
+	check(pthread_condattr_setpshared(&attr, PTHREAD_PROCESS_SHARED));
+	check(pthread_cond_init(c, &attr));
+	return c;
+}
+
 /* Once for waiters, once for main: the stacks have their names. */
 #define CALL(name, type, call)          \
 	APART static void name(void *p) \
@@ -200,6 +247,13 @@ static Kind kinds[] = {
     {"static_cond", &static_cond, NULL, notyet, letgo, wait_cond, left},
     {"static_cnd", &static_cnd, NULL, notyet, letgocnd, wait_cnd, left},
     {"make_cond", NULL, make_cond, notyet, letgo, wait_cond, left},
+    {"make_robust", NULL, make_robust, MUTEX},
+    {"make_inherit", NULL, make_inherit, MUTEX},
+    {"make_shared", NULL, make_shared, MUTEX},
+    {"make_shared_rwlock", NULL, make_shared_rwlock, write_rwlock, unlock_rwlock, wait_read,
+     unlock_rwlock},
+    {"make_shared_sem", NULL, make_shared_sem, take_sem, give_sem, wait_sem, give_sem},
+    {"make_shared_cond", NULL, make_shared_cond, notyet, letgo, wait_cond, left},
 };
 
 static void *nothing(void *unused)
