@@ -169,10 +169,10 @@ bool deliver(ucontext_t *ctx, bool *restart);
 bool onaltstack(Thread *th, uintptr_t sp);
 /* Where the stack of a handler begins that interrupts at sp; 0: there. SIGSAFE. */
 uintptr_t handlerstack(Thread *th, const struct sigaction *sa, uintptr_t sp);
-/* Runs sa's handler with mask m in the interrupted context, or (NULL) at the caller's place; then mask
- * and alternate stack are what the handler has left there. May not return. */
+/* Runs sa's handler, whose mask the caller has set by addmask, in the interrupted context, or (NULL) at the caller's
+ * place, where it was `mask`; then mask and alternate stack are what the handler has left there. May not return. */
 void runhandler(Thread *th, const struct sigaction *sa, siginfo_t *info, ucontext_t *ctx,
-		uint64_t m);
+		uint64_t mask);
 /* fn(sig, info, uc) on the stack that ends at sp; in entry.S. */
 void callonstack(void (*fn)(int, siginfo_t *, void *), int sig, siginfo_t *info, void *uc,
 		 uintptr_t sp);

@@ -82,22 +82,20 @@ SHIM(int, sigaltstack, const stack_t *ss, stack_t *old)
 	return 0;
 }
 
-/* Runs the handler in *uc, with mask m; afterwards mask and alternate stack are what *uc says. */
+/* Runs the handler in *uc, where the mask was `mask`; afterwards mask and alternate stack are what *uc says. */
 static void runin(Thread *th, const struct sigaction *sa, siginfo_t *info, ucontext_t *uc,
-		  uint64_t m)
+		  uint64_t mask)
 {
-	/* The kernel's frame has room for 64 signals only. */
-	uint64_t mask = th->mask;
 	uintptr_t sp = handlerstack(th, sa, currentsp());
 	int err = errno;
 
+	/* The kernel's frame has room for 64 signals only. */
 	memcpy(&uc->uc_sigmask, &mask, 8);
 	uc->uc_stack = th->altstack;
 	if (!th->altstack.ss_size)
 		uc->uc_stack.ss_flags |= SS_DISABLE;
 	if (th->altstack.ss_flags & AUTODISARM)
 		th->altstack = (stack_t){.ss_flags = SS_DISABLE};
-	addmask(th, m);
 	/* The kernel makes the frames of all first: what else is open interrupts this handler as it begins. */
 	bool restart;
 	while (sigpendingopen())
@@ -114,7 +112,7 @@ static void runin(Thread *th, const struct sigaction *sa, siginfo_t *info, ucont
 }
 
 __attribute__((noinline)) static void runhere(Thread *th, const struct sigaction *sa,
-					      siginfo_t *info, uint64_t m)
+					      siginfo_t *info, uint64_t mask)
 {
 	alignas(64) char fx[sizeof(struct _libc_fpstate)];
 	ucontext_t uc;
@@ -126,7 +124,7 @@ __attribute__((noinline)) static void runhere(Thread *th, const struct sigaction
 	uc.uc_mcontext.fpregs = (fpregset_t)fx;
 	herecontext(r, fx);
 	greg_t pc = r[REG_RIP], sp = r[REG_RSP];
-	runin(th, sa, info, &uc, m);
+	runin(th, sa, info, &uc, mask);
 	if (r[REG_RIP] == pc && r[REG_RSP] == sp)
 		return;
 	sigresume(&uc);
@@ -134,10 +132,10 @@ __attribute__((noinline)) static void runhere(Thread *th, const struct sigaction
 }
 
 void runhandler(Thread *th, const struct sigaction *sa, siginfo_t *info, ucontext_t *ctx,
-		uint64_t m)
+		uint64_t mask)
 {
 	if (ctx)
-		runin(th, sa, info, ctx, m);
+		runin(th, sa, info, ctx, mask);
 	else
-		runhere(th, sa, info, m);
+		runhere(th, sa, info, mask);
 }

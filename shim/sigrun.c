@@ -67,6 +67,9 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool first, bool *
 		defaultaction(info);
 		return false;
 	}
+	/* Before anything of libc's is called, where another may interrupt: that would be the next of the same. */
+	uint64_t before = th->mask;
+	addmask(th, before | setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig)));
 	if (reset) {
 		struct sigaction dfl = {.sa_handler = SIG_DFL};
 		real.sigaction(sig, &dfl, NULL);
@@ -76,8 +79,7 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool first, bool *
 		if (ctx)
 			failrestart(ctx);
 	}
-	uint64_t m = th->mask | setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig));
-	runhandler(th, &sa, info, ctx, m);
+	runhandler(th, &sa, info, ctx, before);
 	return true;
 }
 
