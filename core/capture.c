@@ -50,16 +50,37 @@ bool copystack(Capture *c, G *gp, uintptr_t sp)
 	return true;
 }
 
+/*
+ * gp was preempted on a stack of the program's own, and its state is on its interrupt stack, where its saved sp is: *r is what
+ * the program had there. That stack may be another's by now: only what the caller finds true afterwards counts.
+ */
+static bool keptapart(G *gp, uintptr_t sp, Registers *r)
+{
+	IntrStack is;
+	ucontext_t uc;
+	if (!copyout(&is, (uintptr_t)gp->intrstack, sizeof is) || sp < is.stack.lo ||
+	    sp >= is.stack.hi || !copyout(&uc, (uintptr_t)is.ctx, offsetof(ucontext_t, uc_sigmask)))
+		return false;
+	*r = contextregisters(&uc);
+	return true;
+}
+
 /* What gogo would pop: control words, r15 to r12, rbx, rbp, the return address (asm.S). */
 bool captureparked(Capture *c, G *gp, GStatus s)
 {
 	uintptr_t sp = gp->sched.sp;
 	uint64_t since = gp->since;
-	if (sp < gp->stacklo || sp >= gp->stackhi || !copystack(c, gp, sp) || c->n < 64)
+	Registers r;
+	bool apart = (sp < gp->stacklo || sp >= gp->stackhi) && keptapart(gp, sp, &r);
+	if (!copystack(c, gp, apart ? r.sp : sp) || (!apart && c->n < 64))
 		return false;
 	atomic_thread_fence(memory_order_seq_cst);
 	if (readgstatus(gp) != s || gp->sched.sp != sp || gp->since != since)
 		return false;
+	if (apart) {
+		c->regs = r;
+		return true;
+	}
 	uint64_t saved[8];
 	memcpy(saved, c->stack, sizeof saved);
 	c->regs = (Registers){.r15 = saved[1],

@@ -122,8 +122,10 @@ void goroutinestart(void);
 void goroutinestart(void)
 {
 	G *gp = getg();
+	void *arg = gp->fnarg;
+	gp->intrstack = NULL;
 	releasem(gp->m);
-	gp->fn(gp->fnarg);
+	gp->fn(arg);
 	throw("goroutine returned");
 }
 
@@ -254,6 +256,9 @@ static void goexit0(G *gp)
 void goexit(void (*done)(void *arg), void *arg)
 {
 	G *gp = getg();
+	M *mp = acquirem();
+	intrstackfree(gp);
+	releasem(mp);
 	gp->fn = done;
 	gp->fnarg = arg;
 	mcall(goexit0);

@@ -13,6 +13,12 @@
  * it saved, whatever the CPU has. Only what belongs to the kernel thread, mask
  * and signal stack, is corrected first (sigresume).
  *
+ * The program may have switched to a stack of its own (a coroutine's, that of sigaltstack), or be near its stack's end. Nothing says how
+ * much may be written there, so the frame and asyncapart go to an interrupt stack, which the goroutine gets when it is first
+ * preempted so and keeps until it ends. Only the yield is made there, never the program's handlers: these run where the
+ * kernel would run them. So nobody jumps off that stack, nothing on it outlives a preemption, and the next one finds it free.
+ * Rejected: state on the M's signal stack (the goroutine goes on elsewhere); interrupt stacks for all (8 KiB each, which few need).
+ *
  * Rejected: saving registers by XSAVE in a trampoline of ours. Faster (0.3
  * against 2 us), at 100 preemptions a second of no weight; but one more way to
  * lose a register, and a frame that no debugger knows.
@@ -106,26 +112,24 @@ bool gcurrent(G *gp)
 /* Is this a place where gp may lose the processor? */
 static bool preemptible(G *gp, ucontext_t *uc)
 {
-	uintptr_t pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
-	uintptr_t sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
-	return siginterruptible(gp, uc) && !host.unsafepc(pc) && onstack(gp, sp) &&
-	       sp - gp->stacklo > HEADROOM + REDZONE + 8192 && host.maypreempt(gp);
+	return siginterruptible(gp, uc) &&
+	       !host.unsafepc((uintptr_t)uc->uc_mcontext.gregs[REG_RIP]) && host.maypreempt(gp);
 }
 
-/* As siginject, with so much room below the frame. */
-static bool inject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at, size_t room)
+/* ... on its own stack, with room for the program's handlers? */
+static bool roomy(G *gp, ucontext_t *uc)
 {
-	ucontext_t *uc = ctx;
+	uintptr_t sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+	return onstack(gp, sp) && sp - gp->stacklo > HEADROOM + REDZONE + 8192;
+}
+
+/* Writes the frame below sp and has fn called there. Returns the ucontext of the frame. */
+static ucontext_t *pushframe(void *fn, int sig, void *info, ucontext_t *uc, uintptr_t sp)
+{
 	greg_t *r = uc->uc_mcontext.gregs;
-	uintptr_t sp = at ? at : (uintptr_t)r[REG_RSP] - REDZONE;
 	void *fp = uc->uc_mcontext.fpregs;
 	size_t nfp = fp ? fpsize(fp) : 0;
 
-	if (onstack(gp, sp) && sp - gp->stacklo < nfp + sizeof(struct sigframe) + HEADROOM)
-		return false;
-	/* A stack may have guards of the program's own inside (JVM, SBCL): a fault here would be ours. */
-	if (!at && !writable_os(sp - nfp - sizeof(struct sigframe) - FRAMESLACK - room, sp))
-		return false;
 	sp = (sp - nfp) & ~(uintptr_t)63;
 	void *newfp = nfp ? (void *)sp : NULL;
 	if (nfp)
@@ -148,6 +152,29 @@ static bool inject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at
 	r[REG_RAX] = 0;
 	r[REG_EFL] &= ~(greg_t)0x10500; /* direction, trap and resume flags */
 	uc->uc_mcontext.fpregs = NULL;  /* resumes with fresh FP state */
+	return &fr->uc;
+}
+
+/* What pushframe needs at most. */
+static size_t framesize(const ucontext_t *uc)
+{
+	const void *fp = uc->uc_mcontext.fpregs;
+	return (fp ? fpsize(fp) : 0) + sizeof(struct sigframe) + FRAMESLACK;
+}
+
+/* As siginject, with so much room below the frame. */
+static bool inject(G *gp, void *fn, int sig, void *info, void *ctx, uintptr_t at, size_t room)
+{
+	ucontext_t *uc = ctx;
+	uintptr_t sp = at ? at : (uintptr_t)uc->uc_mcontext.gregs[REG_RSP] - REDZONE;
+	size_t n = framesize(uc);
+
+	if (onstack(gp, sp) && sp - gp->stacklo < n + HEADROOM)
+		return false;
+	/* A stack may have guards of the program's own inside (JVM, SBCL): a fault here would be ours. */
+	if (!at && !writable_os(sp - n - room, sp))
+		return false;
+	pushframe(fn, sig, info, uc, sp);
 	return true;
 }
 
@@ -205,20 +232,85 @@ void goyieldasked(void)
 		doyield(asked);
 }
 
+/* The same where the caller may have no P: it has one afterwards. */
+static void yieldasked(void)
+{
+	M *mp = acquirem();
+	uint32_t asked = atomic_exchange(&getp(mp)->preempt, PreemptNone);
+	releasem(mp);
+	if (asked)
+		doyield(asked);
+}
+
 /* Runs on the goroutine's stack, called as if from the interrupted instruction. */
 static void asyncinterrupt(int sig, siginfo_t *info, void *ctx)
 {
 	(void)sig;
 	(void)info;
 	G *gp = getg();
-	M *mp = acquirem();
-	uint32_t asked = atomic_exchange(&getp(mp)->preempt, PreemptNone);
-	releasem(mp);
-	if (asked)
-		doyield(asked);
+	yieldasked();
 	if (atomic_load(&gp->intr) == IntrAsked)
 		host.interrupt(ctx);
 	sigresume(ctx);
+}
+
+/* As asyncinterrupt, on the interrupt stack. */
+static void asyncapart(int sig, siginfo_t *info, void *ctx)
+{
+	(void)sig;
+	(void)info;
+	yieldasked();
+	sigresume(ctx);
+	G *gp = getg();
+	if (atomic_load(&gp->intr) == IntrAsked) {
+		/* Handlers run where the program was: the signal comes when the mask is that of ctx. */
+		maskall();
+		preemptm(gp->m);
+	}
+}
+
+/* gp's interrupt stack, with n bytes below its record, or NULL. In the handler, where gcurrent(gp). */
+static IntrStack *intrstackget(G *gp, size_t n)
+{
+	M *mp = gp->m;
+	Stack st;
+
+	if (likely(gp->intrstack && (uintptr_t)gp->intrstack - gp->intrstack->stack.lo >= n))
+		return gp->intrstack;
+	/* A section, but for getting a P if sysmon has taken it: no lock of ours is held by who was interrupted (gcurrent). */
+	atomic_store(&mp->locks, 1);
+	intrstackfree(gp);
+	if (stackalloc(n + sizeof(IntrStack) + 64, 4096, &st) == 0) {
+		gp->intrstack = (IntrStack *)((st.hi - sizeof(IntrStack)) & ~(uintptr_t)63);
+		gp->intrstack->stack = st;
+	}
+	atomic_store(&mp->locks, 0);
+	return gp->intrstack;
+}
+
+void intrstackfree(G *gp)
+{
+	IntrStack *st = gp->intrstack;
+	if (!st)
+		return;
+	gp->intrstack = NULL;
+	stackfree(st->stack);
+}
+
+/* Is the goroutine on mp to yield, or to get a P? */
+static bool yieldwanted(M *mp)
+{
+	P *pp = getp(mp);
+	return !pp || atomic_load_explicit(&pp->preempt, memory_order_relaxed) != PreemptNone;
+}
+
+static bool injectapart(G *gp, int sig, void *info, void *ctx)
+{
+	IntrStack *st = intrstackget(gp, framesize(ctx) + 2 * HEADROOM);
+	if (!st)
+		return false;
+	st->ctx = pushframe(asyncapart, sig, info, ctx, (uintptr_t)st);
+	return true;
 }
 
 /* At a safe place only the program's handlers run, without yielding. */
@@ -268,8 +360,12 @@ bool sigpreempt(int sig, void *info, void *ctx)
 			return true;
 		}
 	}
-	if (preemptible(gp, uc) && inject(gp, asyncinterrupt, sig, info, ctx, 0, HEADROOM))
-		return true;
+	if (preemptible(gp, uc)) {
+		if (roomy(gp, uc) && inject(gp, asyncinterrupt, sig, info, ctx, 0, HEADROOM))
+			return true;
+		if (yieldwanted(mp) && injectapart(gp, sig, info, ctx))
+			return true;
+	}
 	if (atomic_load(&gp->intr) != IntrAsked)
 		return true;
 	void *fn = siginterruptible(gp, uc)      ? (void *)asynchandlers

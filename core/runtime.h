@@ -65,6 +65,13 @@ typedef struct CPUTime {
 	int64_t sum;   /* until it left the last one */
 } CPUTime;
 
+/* At the upper end of a stack for the state of a goroutine that is preempted (preempt.c). */
+typedef struct IntrStack {
+	Stack stack;
+	const void *
+	    ctx; /* ucontext_t: where the program was; valid while the goroutine's saved sp is on this stack */
+} IntrStack;
+
 struct G {
 	/* Offsets known to asm.S: keep sched and tls first (arch.h asserts). */
 	Gobuf sched;
@@ -99,7 +106,10 @@ struct G {
 	uint16_t sampledtick; /* profile.c's: the last tick with a sample, its lower half */
 	void *host;
 	void (*fn)(void *); /* what it begins with; at its end, what goexit was given */
-	void *fnarg;
+	union {
+		void *fnarg;
+		IntrStack *intrstack; /* in between: preempt.c's, or NULL; its owner's */
+	};
 	uint64_t kmask;       /* kernel signal mask of the M that runs it */
 	CPUTime *_Atomic cpu; /* kept for the next one that it becomes */
 	/* profile.c's: its `since`, less the upper half, when it was sampled as waiting, and that stack's number. */
@@ -447,6 +457,7 @@ void preempttaken(P *pp);
 bool preemptone(P *pp, uint32_t why) SIGSAFE;
 void preemptm(M *mp) SIGSAFE;
 void preemptall(void);
+void intrstackfree(G *gp); /* in a section of gp's */
 
 /* signal.c */
 int sigstackalloc(M *mp); /* gsignal, if it has none: 0 or -ENOMEM */

@@ -168,6 +168,7 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
 	gp->stacklo = stacklo;
 	gp->stackhi = stackhi;
 	gp->kmask = kmask;
+	gp->intrstack = NULL;
 	cpureset(gp, threadcputime(gettid_os())); /* it was all there was */
 	gp->m = m0;
 	m0->curg = gp;
@@ -188,12 +189,12 @@ int schedinit(void *tls, void *hostg, uintptr_t stacklo, uintptr_t stackhi,
  * the parent's threads stay behind in memory, unreachable. */
 void schedforkchild(void)
 {
-	/* Still in use: this stack, the M's signal stack, and its own, where the
-	 * block lies that the kernel has registered. */
+	/* Still in use: this stack, the goroutine's if that is another, the M's signal stack, and its own,
+	 * where the block lies that the kernel has registered. */
 	G *gp = getg();
 	M *mp = gp ? gp->m : NULL; /* a foreign thread has none of them */
-	uintptr_t keep[] = {(uintptr_t)__builtin_frame_address(0), mp ? mp->gsignallo : 0,
-			    mp ? mp->g0->stacklo : 0};
+	uintptr_t keep[] = {(uintptr_t)__builtin_frame_address(0), gp ? gp->stacklo : 0,
+			    mp ? mp->gsignallo : 0, mp ? mp->g0->stacklo : 0};
 	goshim_g = NULL;
 	memforkchild();
 	stackforkchild(keep, mp ? nelem(keep) : 0);

@@ -5,9 +5,11 @@
  *
  * Each kind of state has a leaf in assembly that loads a pattern, spins on a counter and stores
  * what it finds. Several threads with patterns of their own run each leaf at the same time, with
- * fewer processors than threads.
+ * fewer processors than threads. Half of them do it on a stack that they have switched to by themselves.
  */
 #include "test.h"
+
+#include <ucontext.h>
 
 enum { THREADS = 6, VECTOR_BYTES = 32 * 64 };
 
@@ -170,13 +172,37 @@ static void calibrate(void)
 		iterations = 200 * n;
 }
 
+static void *(*elsewheres)(void *);
+
+static void call_there(int i)
+{
+	elsewheres((void *)(intptr_t)i);
+}
+
+static void *elsewhere(void *arg)
+{
+	enum { STACK = 64 << 10 };
+	ucontext_t here, there;
+	char *stack = malloc(STACK);
+
+	REQUIRE(getcontext(&there) == 0);
+	there.uc_stack.ss_sp = stack;
+	there.uc_stack.ss_size = STACK;
+	there.uc_link = &here;
+	makecontext(&there, (void (*)(void))call_there, 1, (int)(intptr_t)arg);
+	REQUIRE(swapcontext(&here, &there) == 0);
+	free(stack);
+	return NULL;
+}
+
 static void in_threads(void *(*fn)(void *))
 {
 	pthread_t t[THREADS];
 
 	calibrate();
+	elsewheres = fn;
 	for (int i = 0; i < THREADS; i++)
-		t[i] = spawn(fn, (void *)(intptr_t)(i + 1));
+		t[i] = spawn(i % 2 ? elsewhere : fn, (void *)(intptr_t)(i + 1));
 	for (int i = 0; i < THREADS; i++)
 		join(t[i]);
 }

@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <ucontext.h>
 
 static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
@@ -44,6 +45,26 @@ void *is_interrupted(void *arg)
 	void *volatile r = computes(arg); /* no tail call */
 
 	return r;
+}
+
+NAMED void coroutine(int waits)
+{
+	void *volatile r = waits ? waits_for_ever(NULL) : computes(NULL);
+
+	(void)r;
+}
+
+void *calls_coroutine(void *waits)
+{
+	enum { STACK = 64 << 10 };
+	ucontext_t here, there;
+
+	REQUIRE(getcontext(&there) == 0);
+	there.uc_stack.ss_sp = malloc(STACK);
+	there.uc_stack.ss_size = STACK;
+	makecontext(&there, (void (*)(void))coroutine, 1, waits != NULL);
+	swapcontext(&here, &there);
+	return NULL;
 }
 
 static void handler(int sig)
@@ -192,6 +213,9 @@ int main(int argc, char **argv)
 		else if (!strcmp(what, "spin"))
 			for (int n = 0; n < 3; n++)
 				spawn(computes, NULL);
+		else if (!strcmp(what, "coroutines"))
+			for (int n = 0; n < 4; n++)
+				spawn(calls_coroutine, n == 0 ? &m : NULL);
 		else if (!strcmp(what, "handles")) {
 			signal(SIGUSR1, waits_in_handler);
 			pthread_t t = spawn(is_interrupted, NULL);

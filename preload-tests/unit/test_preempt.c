@@ -194,15 +194,46 @@ static void regs(void *arg)
 	atomic_fetch_add(&tally.ended, 1);
 }
 
-static void registers(void)
+/* On a stack that the scheduler does not know. */
+static void regsapart(void *arg)
+{
+	static _Alignas(64) char stacks[4][16384];
+
+	onstack0(regs, arg, (uintptr_t)stacks[(uintptr_t)arg] + sizeof(stacks[0]));
+}
+
+static void registersof(void (*fn)(void *))
 {
 	for (int i = 0; i < 4; i++)
-		spawn(regs, (void *)(uintptr_t)i);
-	while (tally.started < 4 || metricscounted(CountPreempted) < 40)
+		spawn(fn, (void *)(uintptr_t)i);
+	int64_t before = metricscounted(CountPreempted);
+	while (tally.started < 4 || metricscounted(CountPreempted) < before + 40)
 		gosched();
 	atomic_store(&regstop, 1);
 	joinall();
 	must(tally.ended == 4);
+}
+
+static void registers(void)
+{
+	registersof(regs);
+}
+
+/* What their registers were kept in is given back when they end; Ms, of which there may be more by then, have stacks, too. */
+static void registersapart(void)
+{
+	enum { ROUNDS = 6 };
+	size_t first = 0, inuse = 0, pooled;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		memset(&tally, 0, sizeof(tally));
+		atomic_store(&regstop, 0);
+		registersof(regsapart);
+		stackstats(&inuse, &pooled);
+		if (i == 0)
+			first = inuse;
+	}
+	must(inuse < first + (ROUNDS - 1) * 4 / 2);
 }
 
 Test(preempt, every_register_survives, .timeout = 30)
@@ -210,6 +241,13 @@ Test(preempt, every_register_survives, .timeout = 30)
 	debug.slice = MS;
 	inscheduler(1, 4, registers);
 	inscheduler(2, 4, registers);
+}
+
+Test(preempt, every_register_survives_on_stacks_not_known, .timeout = 30)
+{
+	debug.slice = MS;
+	inscheduler(1, 4, registersapart);
+	inscheduler(2, 4, registersapart);
 }
 
 /* --- unsafe places -------------------------------------------------------------------------- */
