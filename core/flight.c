@@ -8,7 +8,8 @@
  *
  * It is noticed where a goroutine's status changes, in the middle of the scheduler. There it is only noted, and
  * one thing done at once: the stack of who has had the lock is copied, for a moment later it is somewhere else. All
- * the rest does an M without a P (shim/dump.c), when sysmon has been told.
+ * the rest does an M without a P (shim/dump.c), when sysmon has been told. What was in the way while the wait lasted has
+ * been looked at before (flightlook.c).
  *
  * A file begins with a report for people. Behind it is a copy of the metrics region, as far as it is needed to
  * make sense of the events, with holes where the rest is: so `goshim flight` reads it as goshim trace reads a process.
@@ -91,7 +92,7 @@ static void copyholder(const G *me, Place at)
 	flight.stall.stack = true;
 }
 
-static bool islock(WaitReason why)
+bool flightlock(WaitReason why)
 {
 	return why == WaitMutex || why == WaitRWMutexR || why == WaitRWMutexW || why == WaitOnce;
 }
@@ -99,7 +100,7 @@ static bool islock(WaitReason why)
 noinline_fn void flightmove(const G *gp, uint32_t from, uint32_t to, uint64_t now)
 {
 	bool queue = from == Grunnable && to == Grunning;
-	bool lock = from == Gwaiting && islock(gp->waitreason);
+	bool lock = from == Gwaiting && flightlock(gp->waitreason);
 	if (!(queue || lock) || !claim(gp->since, now))
 		return;
 	G *me = getg();
@@ -127,7 +128,8 @@ void flightrequest(const G *gp, uint64_t began, uint64_t ended, const uint64_t p
 
 bool flightasked(void)
 {
-	return atomic_load_explicit(&flight.state, memory_order_acquire) == Asked;
+	return atomic_load_explicit(&flight.state, memory_order_acquire) == Asked ||
+	       flightlookwanted();
 }
 
 /* --- the file --------------------------------------------------------------------------------- */
@@ -206,7 +208,8 @@ void flightwrite(void)
 {
 	char path[FLIGHTDIR + 60];
 	uint32_t asked = Asked;
-	if (!flightasked() || !atomic_compare_exchange_strong(&flight.state, &asked, Writing))
+	flightlooktake();
+	if (!atomic_compare_exchange_strong(&flight.state, &asked, Writing))
 		return;
 	ownfdmake();
 	long fd = create(path, sizeof path);
@@ -247,6 +250,7 @@ void flightinit(bool rings, uint64_t size)
 	flight.number = 0;
 	atomic_store(&flight.notbefore, 0);
 	atomic_store(&flight.missed, 0);
+	flightlookreset();
 	atomic_store(&flight.state, Armed);
 	flightlimit = (uint64_t)debug.flight;
 	tracealways();
@@ -276,5 +280,6 @@ void flightend(void)
 void flightforkchild(void)
 {
 	disarm();
+	flightlookreset();
 	flight.fd = -1;
 }

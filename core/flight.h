@@ -9,6 +9,8 @@
 #include "metricsfile.h"
 #include "text.h"
 
+#include <stddef.h>
+
 typedef enum StallKind { StallQueue, StallLock, StallRequest } StallKind;
 
 /* What took too long. */
@@ -33,6 +35,17 @@ extern uint64_t flightlimit;
 void flightmove(const G *gp, uint32_t from, uint32_t to, uint64_t now);
 /* A request was answered, by gp if that isn't NULL; in ticks. */
 void flightrequest(const G *gp, uint64_t began, uint64_t ended, const uint64_t parts[Parts]);
+
+bool flightlock(WaitReason why); /* is that a wait for a lock that is looked at? */
+
+/* flightlook.c: what is in the way of waits that last. sysmon looks at all, and says when it wants to again; */
+int64_t flightlook(int64_t now);
+/* ... an M without a P takes the stacks. */
+bool flightlookwanted(void);
+void flightlooktake(void);
+/* The same: what was seen while that stall lasted, n bytes of text, and when; NULL: nothing was. */
+const char *flightlooked(const Stall *s, uint64_t *at, size_t *n);
+void flightlookreset(void); /* nobody waits, and nothing is remembered */
 
 /* How many events each of n rings is to hold. */
 uint64_t flightevents(int32_t n);

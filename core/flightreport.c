@@ -296,6 +296,21 @@ static void telllock(void)
 	tellstates();
 }
 
+/* What was seen while it lasted. */
+static void telllook(void)
+{
+	char buf[40];
+	uint64_t at;
+	size_t n;
+	const char *text = flightlooked(told.stall, &at, &n);
+	if (!text)
+		return;
+	Text t = textin(buf, sizeof buf);
+	putms(&t, at - told.stall->began);
+	reporttext("\nwho was in the way, as seen after %s of that\n\n", textend(&t));
+	reportplain(text, n);
+}
+
 static void tellparts(void)
 {
 	static const char *const names[Parts] = {"in a run queue", "cpu",
@@ -377,6 +392,7 @@ static void tellreport(void)
 		reporttext("\n");
 	if (told.stall->kind == StallRequest)
 		tellparts();
+	telllook();
 	tellrunners();
 	tellstacks();
 }

@@ -60,6 +60,10 @@ typedef struct Host {
 	int (*unwind)(const Registers *regs, const StackCopy *stack, Frame *frames, int max);
 	void (*symbolize)(const Frame *frame, Symbol *symbol);
 	int64_t (*creator)(G *gp, uintptr_t *pc);
+	/* Who has the lock that others wait for, by the number that it has as a thread; 0: nobody, or it isn't known. Between
+	 * unwindbegin and the next one. */
+	uint32_t (*lockowner)(uintptr_t lock, WaitReason why);
+	uint32_t (*threadid)(G *gp); /* that number; 0: it has none yet, or any more */
 	bool (*loadedat)(uintptr_t addr, Loaded *l); /* between unwindbegin and the next one, too */
 	int (*clock_gettime)(int clock, void *timespec);
 	bool fsgsbase; /* AT_HWCAP2 bit 1: user code may write FS base */

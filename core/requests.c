@@ -184,6 +184,13 @@ static void cutoff(uint64_t parts[Parts], uint64_t cut)
 	}
 }
 
+uint64_t requestbegan(const G *gp)
+{
+	const Serving *s = gp->serving;
+	const Conn *c = s ? s->conn : NULL;
+	return c && c->server == gp && c->state == Asked ? c->start : 0;
+}
+
 /* --- requests ----------------------------------------------------------------------- */
 
 /* Its answer is over. */

@@ -17,5 +17,7 @@ typedef struct Serving {
 } Serving;
 
 void requestsforkchild(void);
+/* When the request began that gp serves now, in ticks; 0: none. Another's look: a moment later it may be wrong. */
+uint64_t requestbegan(const G *gp);
 
 #endif

@@ -27,6 +27,7 @@
  * ordered: either sysmon sees locks, or the M sees p. An M that computes on
  * without a P is sent SIGURG, and waits for one then.
  */
+#include "flight.h"
 #include "runtime.h"
 
 #include <string.h>
@@ -464,6 +465,9 @@ void sysmon(void *unused)
 		}
 		poll(now);
 		int64_t turn = kwaitlook(now);
+		int64_t stalls = flightlook(now);
+		if (stalls < until)
+			until = stalls;
 		if (!busy) {
 			tick = TICKMIN < tickmax ? TICKMIN : tickmax;
 			if (debug.storm)
@@ -483,6 +487,8 @@ void sysmon(void *unused)
 		if (workqueued() && atomic_load(&sched.npidle) > 0)
 			wakep();
 		int64_t ns = debug.storm ? STORM : tick;
+		if (ns > stalls - now)
+			ns = stalls - now;
 		if (reminded && ns > INTRTICK)
 			ns = INTRTICK;
 		if (ns > tickmax)

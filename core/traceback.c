@@ -25,6 +25,7 @@ typedef struct Out {
 	int fd;
 	bool dead;   /* nobody takes it */
 	long failed; /* -errno of why, 0: too late */
+	Text *keep;  /* not to fd, but there */
 	Text text;
 	char buf[4096];
 } Out;
@@ -42,7 +43,10 @@ static struct {
 static void outflush(Out *o)
 {
 	size_t at = 0;
-	while (at < o->text.n && !o->dead) {
+	if (o->keep)
+		for (; at < o->text.n && o->keep->n < o->keep->size; at++)
+			o->keep->buf[o->keep->n++] = o->buf[at];
+	while (at < o->text.n && !o->dead && !o->keep) {
 		struct {
 			int fd;
 			short events, revents;
@@ -316,6 +320,7 @@ typedef struct Job {
 	bool caller; /* the caller's stack first; gp: the goroutine that it is, or NULL */
 	G *gp;
 	Registers regs;
+	Text *keep;
 	void (*tell)(void *arg); /* instead of all that */
 	void *arg;
 	bool whole; /* it was written */
@@ -356,6 +361,7 @@ static void work(void *arg, Capture *c)
 	uint64_t pending = 0, made = 0;
 	tb.capture = c;
 	tb.out.fd = j->fd;
+	tb.out.keep = j->keep;
 	tb.out.dead = false;
 	tb.out.failed = 0;
 	tb.out.text = textin(tb.out.buf, sizeof tb.out.buf);
@@ -433,6 +439,22 @@ long report(int fd, void (*tell)(void *arg), void *arg)
 	if (run(&j))
 		return 0;
 	return j.failed ? j.failed : -ENOMEM;
+}
+
+void reportkeep(Text *t, void (*tell)(void *arg), void *arg)
+{
+	Job j = {.fd = -1, .keep = t, .tell = tell, .arg = arg};
+	run(&j);
+}
+
+void reportplain(const char *s, size_t n)
+{
+	Out *o = &tb.out;
+	for (size_t i = 0; i < n; i++) {
+		if (o->text.n == o->text.size)
+			outflush(o);
+		o->text.buf[o->text.n++] = s[i];
+	}
 }
 
 void reporttext(const char *fmt, ...)

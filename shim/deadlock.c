@@ -26,6 +26,7 @@
 #include "cancel.h"
 #include "sync.h"
 #include "thread.h"
+#include "unwind.h"
 
 #include <stdatomic.h>
 
@@ -203,4 +204,16 @@ void lockwaitends(LockWait *w)
 	if (w->tid)
 		leave(w);
 	w->tid = 0;
+}
+
+/* --- for others that ask ------------------------------------------------------------- */
+
+/* It may be gone by now: nothing is believed. */
+uint32_t lockowner(uintptr_t lock, WaitReason why)
+{
+	uint32_t tid;
+	uintptr_t at = lock + (why == WaitMutex ? offsetof(pthread_mutex_t, __data.__owner)
+						: offsetof(pthread_rwlock_t, __data.__cur_writer));
+	bool has = why == WaitMutex || why == WaitRWMutexR || why == WaitRWMutexW;
+	return has && peek(at, &tid, sizeof tid) ? tid : 0;
 }

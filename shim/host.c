@@ -15,6 +15,7 @@
 #include "dump.h"
 #include "sched.h"
 #include "signal.h"
+#include "sync.h"
 #include "thread.h"
 #include "unwind.h"
 
@@ -336,13 +337,6 @@ static void describe(G *gp, char *buf, size_t n)
 		memcpy(buf, th->name, sizeof th->name);
 }
 
-static int64_t creator(G *gp, uintptr_t *pc)
-{
-	Thread *th = ghost(gp);
-	*pc = th ? (uintptr_t)th->creatorpc : 0;
-	return th ? th->creator : 0;
-}
-
 static void sysmontick(void)
 {
 	sigtick();
@@ -387,7 +381,9 @@ static void sethost(void)
 	    .unwindbegin = unwindbegin,
 	    .unwind = unwindstack,
 	    .symbolize = symbolize,
-	    .creator = creator,
+	    .creator = threadcreator,
+	    .lockowner = lockowner,
+	    .threadid = threadid,
 	    .loadedat = loadedat,
 	    .handlers = hashandlers,
 	    .outsiders = hasoutsiders,

@@ -136,6 +136,8 @@ void lockwait(LockWait *w);
 void lockwaitends(LockWait *w);
 /* A lock that somebody waits for is unlocked by another than its owner. */
 void lockhanded(void);
+/* For core/host.h: selftid() of who has the lock that others wait for; 0: nobody, or it isn't known. */
+uint32_t lockowner(uintptr_t lock, WaitReason why);
 void deadlockforkchild(void);
 
 /* --- mutex.c ---------------------------------------------------------------- */

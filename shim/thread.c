@@ -610,3 +610,18 @@ SHIM(int, pthread_getname_np, pthread_t t, char *buf, size_t n)
 	memcpy(buf, th->name, sizeof th->name);
 	return 0;
 }
+
+/* --- for the scheduler --------------------------------------------------------------------- */
+
+int64_t threadcreator(G *gp, uintptr_t *pc)
+{
+	Thread *th = ghost(gp);
+	*pc = th ? (uintptr_t)th->creatorpc : 0;
+	return th ? th->creator : 0;
+}
+
+uint32_t threadid(G *gp)
+{
+	Thread *th = ghost(gp);
+	return th ? th->tid : 0;
+}

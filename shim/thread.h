@@ -100,6 +100,9 @@ void ownstackforkchild(void);
 /* Live threads: calls fn under the list's lock until it returns false. */
 void threadseach(bool (*fn)(Thread *th, void *arg), void *arg);
 Thread *threadwithtid(uint32_t tid); /* the live one, or NULL */
+/* What the scheduler asks of a goroutine's (core/host.h). */
+int64_t threadcreator(G *gp, uintptr_t *pc);
+uint32_t threadid(G *gp);
 void threadforkchild(Thread *self);
 /* Main's name is the process's. */
 void nameprocess(const char *name);

@@ -94,6 +94,29 @@ static void lock(pthread_mutex_t *m)
 		pthread_join(t[i], NULL);
 }
 
+/* Who has one lock waits, later on, for another one, which somebody has for longer. */
+static void *holds_another(void *arg)
+{
+	pthread_mutex_lock(heaplock);
+	sem_post(&held);
+	usleep(900000);
+	pthread_mutex_lock(&thelock);
+	pthread_mutex_unlock(&thelock);
+	pthread_mutex_unlock(heaplock);
+	return arg;
+}
+
+static void chain(void)
+{
+	pthread_t t[3] = {start(holds_it, &thelock, "holder")};
+	for (int i = 0; i < WAITERS; i++)
+		sem_wait(&held);
+	t[1] = start(holds_another, NULL, "middle");
+	t[2] = start(wants_it, heaplock, "waiter");
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+}
+
 static void *writes_it(void *arg)
 {
 	pthread_rwlock_wrlock(&thebook);
@@ -193,6 +216,8 @@ int main(int argc, char **argv)
 		lock(&thelock);
 	else if (!strcmp(what, "heap"))
 		lock(heaplock);
+	else if (!strcmp(what, "chain"))
+		chain();
 	else if (!strcmp(what, "book"))
 		book();
 	else if (!strcmp(what, "queue"))

@@ -293,6 +293,19 @@ static int oneframe(const Registers *regs, const StackCopy *stack, Frame *frames
 	return 1;
 }
 
+static uint32_t noowner(uintptr_t lock, WaitReason why)
+{
+	(void)lock;
+	(void)why;
+	return 0;
+}
+
+static uint32_t nothread(G *gp)
+{
+	(void)gp;
+	return 0;
+}
+
 static void nosymbol(const Frame *frame, Symbol *symbol)
 {
 	(void)frame;
@@ -346,6 +359,8 @@ static void startscheduler(int procs, int ngs)
 	    .unwind = oneframe,
 	    .symbolize = nosymbol,
 	    .creator = nobody,
+	    .lockowner = noowner,
+	    .threadid = nothread,
 	    .clock_gettime = gettime,
 	    .fsgsbase = (getauxval(AT_HWCAP2) & 2) != 0,
 	};
