@@ -21,7 +21,8 @@ static sem_t sem;
 static pthread_barrier_t barrier;
 static int rounds = 20;
 static long waits, waited, longest;
-static long computed, lived;
+static long computed, lived; /* of `queued`, by its clocks */
+static long began;           /* when the first thread was about to be made */
 
 static long now(void)
 {
@@ -146,7 +147,9 @@ static void *meets(void *arg)
 }
 
 /* All become runnable at once, on one processor, and each computes for 500 us, which no slice ends. */
-static long opened;
+static long opened, allready; /* ... by the second at the latest */
+static long begins[64];       /* from the first on */
+static int nbegins;
 static bool gate;
 
 static void *queues(void *arg)
@@ -155,7 +158,9 @@ static void *queues(void *arg)
 	while (!gate)
 		pthread_cond_wait(&c, &m);
 	pthread_mutex_unlock(&m);
+	long begin = now() - opened;
 	count(opened);
+	begins[__atomic_fetch_add(&nbegins, 1, __ATOMIC_RELAXED) % (int)COUNT(begins)] = begin;
 	spin(500000);
 	return arg;
 }
@@ -205,7 +210,7 @@ static void all(int n, void *(*fn)(void *))
 {
 	pthread_t *t = calloc((size_t)n, sizeof *t);
 	crowd = n;
-	long begin = now();
+	began = now();
 	if (fn == queues)
 		join(spawn(firstwait, NULL));
 	for (int i = 0; i < n; i++) {
@@ -222,13 +227,13 @@ static void all(int n, void *(*fn)(void *))
 		gate = true;
 		pthread_cond_broadcast(&c);
 		pthread_mutex_unlock(&m);
+		allready = now();
 	}
 	for (int i = 0; i < n && fn != parked; i++) {
 		long since = now();
 		pthread_join(t[i], NULL);
 		if (rounds == 1)
 			count(since);
-		lived += now() - begin; /* at most */
 	}
 }
 
@@ -258,6 +263,7 @@ static void *queued(void *arg)
 	CHECK(sscanf(text, "%lu %lu", &cpu, &queue) == 2);
 	__atomic_fetch_add(&waited, (long)queue, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&computed, (long)cpu, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&lived, now() - began, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&waits, 1, __ATOMIC_RELAXED);
 	return arg;
 }
@@ -356,6 +362,12 @@ int main(int argc, char **argv)
 		printf("%d\n", child);
 	} else {
 		printf("%ld %ld %ld %ld %ld\n", waits, waited, computed, lived, longest);
+	}
+	if (fn == queues) {
+		printf("%ld", allready - opened);
+		for (int i = 0; i < nbegins && i < (int)COUNT(begins); i++)
+			printf(" %ld", begins[i]);
+		printf("\n");
 	}
 	fflush(stdout);
 	char buf;
