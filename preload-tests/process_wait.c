@@ -99,7 +99,61 @@ static void thread_waits(void)
 	with_others(by_a_thread);
 }
 
+/* SIGCHLD was sent before: who waited and has it open has handled it by then. */
+static volatile int ended;
+
+static void on_end(int sig)
+{
+	(void)sig;
+	ended++;
+}
+
+static void *wait_with_handler(void *arg)
+{
+	struct sigaction sa = {.sa_handler = on_end, .sa_flags = SA_RESTART}, before;
+	siginfo_t info;
+
+	REQUIRE(sigaction(SIGCHLD, &sa, &before) == 0);
+	for (int i = 0; i < 100; i++) {
+		pid_t pid = fork();
+
+		REQUIRE(pid >= 0);
+		if (pid == 0)
+			_exit(0);
+		if (i & 1)
+			CHECK_EQ(waitpid(pid, NULL, 0), pid);
+		else
+			CHECK_EQ(waitid(P_PID, (id_t)pid, &info, WEXITED), 0);
+		CHECK_EQ(ended, 1);
+		ended = 0;
+	}
+	sigaction(SIGCHLD, &before, NULL);
+	return arg;
+}
+
+static void *block_and_sleep(void *arg)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	while (!__atomic_load_n((int *)arg, __ATOMIC_ACQUIRE))
+		sleep_ms(5);
+	return arg;
+}
+
+static void handled_before_it_returns(void)
+{
+	int stop = 0;
+	pthread_t t = spawn(block_and_sleep, &stop);
+
+	wait_with_handler(NULL);
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	join(t);
+}
+
 static const struct test_case cases[] = {
+    {"handled_before_it_returns", handled_before_it_returns},
     {"main_waits", main_waits},
     {"thread_waits", thread_waits},
 };

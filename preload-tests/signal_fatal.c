@@ -319,7 +319,54 @@ static void stderr_of_no_use(void)
 	}
 }
 
+/* It ends by what it has sent to itself, whoever else may have it open, and not by what it does next. */
+static int kill_and_exit(void)
+{
+	pthread_t t = spawn(waiter, NULL);
+
+	(void)t;
+	dup2(fds[1], 2);
+	meet();
+	_exit(0);
+}
+
+static void with_kill(void)
+{
+	kill(getpid(), sig);
+}
+
+static void with_sigqueue(void)
+{
+	sigqueue(getpid(), sig, (union sigval){.sival_int = 1});
+}
+
+static void with_kill_of_group(void)
+{
+	setpgid(0, 0);
+	kill(0, sig);
+}
+
+static void ends_before_it_goes_on(void)
+{
+	static const int sigs[] = {SIGQUIT, SIGABRT, SIGSEGV, SIGTERM};
+	static void (*const ways[])(void) = {with_kill, with_sigqueue, with_kill_of_group};
+
+	pthread_mutex_lock(&held);
+	REQUIRE((fds[1] = open("/dev/null", O_WRONLY | O_CLOEXEC)) >= 0);
+	for (size_t i = 0; i < COUNT(sigs) * COUNT(ways); i++) {
+		sig = sigs[i / COUNT(ways)];
+		meet = ways[i % COUNT(ways)];
+		int status = in_child(kill_and_exit);
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != sig)
+			FAIL("%s, way %zu: wait status %#x", sigabbrev_np(sig), i % COUNT(ways),
+			     status);
+	}
+	close(fds[1]);
+	pthread_mutex_unlock(&held);
+}
+
 static const struct test_case cases[] = {
+    {"ends before it goes on", ends_before_it_goes_on},
     {"deaths", deaths},
     {"handled, ignored or blocked", harmless},
     {"faults that can't be blocked or ignored", faults_cannot_be_kept_out},

@@ -468,6 +468,21 @@ static void open_at_once(void)
 	by_the_only_one(several_at_once);
 }
 
+/* sigaction tells what the kernel has kept: flags that it does not know are gone, and libc's own is there. */
+static void flags_that_are_told(void)
+{
+	struct sigaction sa = {.sa_handler = SIG_IGN,
+			       .sa_flags = SA_RESTART | SA_NODEFER | 0x40 | 0x400},
+			 told;
+
+	memset(&sa.sa_restorer, 0x55, sizeof sa.sa_restorer);
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	CHECK_EQ(sigaction(SIGUSR1, NULL, &told), 0);
+	CHECK_EQ(told.sa_flags, SA_RESTART | SA_NODEFER | 0x04000000);
+	CHECK(told.sa_restorer && told.sa_restorer != sa.sa_restorer);
+	signal(SIGUSR1, SIG_DFL);
+}
+
 static void started(void)
 {
 	join(spawn(nothing, NULL));
@@ -482,6 +497,7 @@ static const struct test_case cases[] = {
     {"stops_and_continuations", stops_and_continuations},
     {"order_and_values", order_and_values},
     {"open_at_once", open_at_once},
+    {"flags_that_are_told", flags_that_are_told},
 };
 
 TEST_MAIN(cases)

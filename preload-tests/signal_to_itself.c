@@ -5,6 +5,8 @@
  */
 #include "test.h"
 
+#include <mqueue.h>
+
 #include <sys/pidfd.h>
 
 static volatile int handled, last_code, last_value;
@@ -164,6 +166,53 @@ static void *pending_while_blocked(void *arg)
 	return arg;
 }
 
+/* So does a message, of which the process is to be told, before the call returns that sent it. */
+static volatile int told;
+
+static void on_message(int sig)
+{
+	(void)sig;
+	told++;
+}
+
+static void *block_all(void *arg)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	while (!__atomic_load_n((int *)arg, __ATOMIC_ACQUIRE))
+		sleep_ms(5);
+	return arg;
+}
+
+static void told_of_a_message(void)
+{
+	int stop = 0;
+	pthread_t t = spawn(block_all, &stop);
+	struct mq_attr attr = {.mq_maxmsg = 4, .mq_msgsize = 8};
+	struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
+	struct sigaction sa = {.sa_handler = on_message, .sa_flags = SA_RESTART};
+	char name[32], buf[8];
+
+	snprintf(name, sizeof name, "/goshim-test-%d", getpid());
+	mqd_t q = mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, &attr);
+	REQUIRE(q != (mqd_t)-1);
+	mq_unlink(name);
+	REQUIRE(sigaction(SIGUSR2, &sa, NULL) == 0);
+	told = 0;
+	for (int i = 1; i <= 100; i++) {
+		CHECK_EQ(mq_notify(q, &ev), 0);
+		CHECK_EQ(mq_send(q, "message", 8, 1), 0);
+		CHECK_EQ(told, i);
+		CHECK_EQ(mq_receive(q, buf, sizeof buf, NULL), 8);
+	}
+	mq_close(q);
+	signal(SIGUSR2, SIG_DFL);
+	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+	join(t);
+}
+
 /* In a group of its own: nobody else is to get them. */
 static int alone(void *(*fn)(void *), int by_thread)
 {
@@ -200,10 +249,9 @@ IN_A_CHILD(pending_for_main, pending_while_blocked, 0)
 IN_A_CHILD(pending_for_a_thread, pending_while_blocked, 1)
 
 static const struct test_case cases[] = {
-    {"handled_by_main", handled_by_main},
-    {"handled_by_a_thread", handled_by_a_thread},
-    {"pending_for_main", pending_for_main},
-    {"pending_for_a_thread", pending_for_a_thread},
+    {"handled_by_main", handled_by_main},     {"handled_by_a_thread", handled_by_a_thread},
+    {"pending_for_main", pending_for_main},   {"pending_for_a_thread", pending_for_a_thread},
+    {"told_of_a_message", told_of_a_message},
 };
 
 TEST_MAIN(cases)

@@ -40,6 +40,10 @@ static void *take_each(void *arg)
 		CHECK_EQ(raise(sigs[i]), 0);
 		CHECK_EQ(sigwait(&set, &sig), 0);
 		CHECK_EQ(sig, sigs[i]);
+		/* libc tells of it as of kill's. */
+		CHECK_EQ(raise(sigs[i]), 0);
+		CHECK_EQ(sigwaitinfo(&set, &info), sigs[i]);
+		CHECK_EQ(info.si_code, SI_USER);
 		/* And after it began. */
 		pthread_t t = spawn(kill_later, (void *)(intptr_t)sigs[i]);
 		CHECK_EQ(sigwait(&set, &sig), 0);

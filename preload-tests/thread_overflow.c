@@ -112,6 +112,31 @@ static int wild_in_thread(void)
 	return 0;
 }
 
+/* What the program handles itself is nothing to speak of. */
+static void end(int sig)
+{
+	signal(sig, SIG_DFL);
+	raise(sig);
+	_exit(0);
+}
+
+static void *dive_and_handle(void *arg)
+{
+	static char alternate[1 << 16];
+	stack_t ss = {.ss_sp = alternate, .ss_size = sizeof alternate};
+	struct sigaction sa = {.sa_handler = end, .sa_flags = SA_ONSTACK | SA_NODEFER};
+
+	REQUIRE(sigaltstack(&ss, NULL) == 0 && sigaction(SIGSEGV, &sa, NULL) == 0);
+	dive(1000000000);
+	return arg;
+}
+
+static int overflow_handled(void)
+{
+	join(spawn(dive_and_handle, NULL));
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*fn)(void);
@@ -120,6 +145,7 @@ static const struct {
     {"8 MiB", overflow_default, 1},
     {"64 KiB", overflow_small, 1},
     {"among others", overflow_among_others, 1},
+    {"handled", overflow_handled, 0},
     {"of main", overflow_main, 0},
     {"of main with threads", overflow_main_with_threads, 0},
     {"null pointer", fault_in_thread, 0},

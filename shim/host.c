@@ -345,7 +345,7 @@ static void sysmontick(void)
 
 static bool signalspending(void)
 {
-	return sigtickneeded() || dumpneeded();
+	return sigtickdue() || dumpneeded();
 }
 
 static noreturn_fn void dieabort(void)

@@ -26,7 +26,7 @@ static struct __jmp_buf_tag *unmasked(struct __jmp_buf_tag *env, struct __jmp_bu
 		return env;
 	*copy = *env;
 	copy->__mask_was_saved = 0;
-	sigmaskswap((const sigset_t *)&env->__saved_mask, NULL);
+	sigmaskset((const sigset_t *)&env->__saved_mask);
 	return copy;
 }
 

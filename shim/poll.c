@@ -123,19 +123,17 @@ static long waitfds(Wait *w, int64_t deadline)
 /* The same with a signal mask in force meanwhile. */
 static long waitmasked(Wait *w, int64_t deadline, const sigset_t *mask)
 {
-	sigset_t old;
-
 	if (!mask)
 		return waitfds(w, deadline);
 	if (!readable(mask, 8))
 		return -EFAULT;
-	sigmaskswap(mask, &old);
+	sigmaskfor(mask);
 	long r = waitfds(w, deadline);
 
 	/* Without any wait, too, the mask lets in what was pending. */
 	if (r == 0 && sigpendingopen() && !intragain(EndsOnSignal))
 		r = -EINTR;
-	sigmaskswap(&old, NULL);
+	sigmaskback();
 	return r;
 }
 

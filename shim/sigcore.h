@@ -28,6 +28,10 @@ enum { NSIGS = 64, RING = 256 };
 #define OWNSIGS (CALLSIGS | TIMESIGS | TTYSIGS)
 /* Those whose default action is written about before it is taken (sigfatal.c). */
 #define TRACEDSIGS (SYNCSIGS | BIT(SIGABRT) | BIT(SIGQUIT))
+/* Queued, so that their order counts. */
+#define QUEUEDSIGS (~0ull << (SIGRTMIN - 1))
+/* Whose default action is to do nothing. */
+#define IDLESIGS (BIT(SIGCONT) | BIT(SIGCHLD) | BIT(SIGURG) | BIT(SIGWINCH))
 #define NEVERMASKED (BIT(SIGKILL) | BIT(SIGSTOP) | BIT(32) | BIT(33))
 
 struct SigNode {
@@ -39,6 +43,7 @@ struct SigNode {
 typedef struct Sigs {
 	SpinLock lock;
 	struct sigaction act[NSIGS + 1];
+	void (*restorer)(void); /* libc's */
 	SigNode *free;
 	/* How many signals are pending, as many as may be, and whether that is near. */
 	uint32_t nqueued, bound;
@@ -47,6 +52,13 @@ typedef struct Sigs {
 	int32_t nblocked[NSIGS + 1], nlive;
 	/* sysmon's mask, and the handshake for changing it. */
 	_Atomic uint64_t sysmonmask;
+	/* What the kernel keeps, where all that came before is routed; and sysmon waits for a thread to leave the kernel. */
+	_Atomic uint64_t kept;
+	_Atomic bool leave;
+	/* One of each is pending for sysmon's thread, which had no room for it. */
+	_Atomic uint64_t returned;
+	/* Whose default action, which the program has left them, ends or stops the process; where the kernel takes it. */
+	_Atomic uint64_t endings;
 	_Atomic uint32_t maskwant, maskdone;
 	/* How many threads call exec just now. */
 	uint32_t execs;
@@ -88,6 +100,8 @@ static inline bool handled(int sig)
 	return h != SIG_DFL && h != SIG_IGN;
 }
 
+/* The action for sig has changed. */
+void noteaction_locked(int sig);
 /* Will sig end the process, with a traceback first? */
 static inline bool fatal(int sig)
 {
@@ -102,7 +116,7 @@ void sigfatal(siginfo_t *info, ucontext_t *uc);
 
 /* The calling goroutine's mask becomes m; what that opens is pending for it when this returns. */
 void setmask(Thread *th, uint64_t m);
-/* The same for a mask that blocks more, until its handler has run. */
+/* The same for a mask that blocks more, until its handler has run. It may wait for sysmon. */
 void addmask(Thread *th, uint64_t m);
 uint64_t kmaskfor(uint64_t mask);
 /* Queues info for th. 0 or EAGAIN (real-time signals only, as long as there is memory). */

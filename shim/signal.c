@@ -21,8 +21,13 @@
 #include "cancel.h"
 #include "sigcore.h"
 
-/* Whose default action is to do nothing. */
-#define IDLESIGS (BIT(SIGCONT) | BIT(SIGCHLD) | BIT(SIGURG) | BIT(SIGWINCH))
+/* As the kernel says them when asked: it forgets those that it does not know, and libc adds its own way back. */
+enum {
+	RESTORER = 0x04000000,
+	EXPOSE_TAGBITS = 0x800,
+	KERNELFLAGS = (int)(SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_ONSTACK | SA_RESTART |
+			    SA_NODEFER | SA_RESETHAND | EXPOSE_TAGBITS)
+};
 
 SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 {
@@ -33,13 +38,17 @@ SHIM(int, sigaction, int sig, const struct sigaction *sa, struct sigaction *old)
 	struct sigaction new = {.sa_handler = NULL};
 	if (sa) {
 		new = *sa; /* faults here, not under the lock */
+		new.sa_flags = (new.sa_flags &KERNELFLAGS) | RESTORER;
+		new.sa_restorer = sigs.restorer;
 		uint64_t m = setbits(&new.sa_mask);
 		bitsset(&new.sa_mask, m);
 	}
 	Section l = siglock();
 	struct sigaction before = sigs.act[sig];
-	if (sa)
+	if (sa) {
 		sigs.act[sig] = new;
+		noteaction_locked(sig);
+	}
 	sigunlock(l);
 	if (sa) {
 		install(sig, &new);
@@ -125,12 +134,27 @@ SHIM(int, sigprocmask, int how, const sigset_t *set, sigset_t *old)
 	return 0;
 }
 
-void sigmaskswap(const sigset_t *set, sigset_t *old)
+void sigmaskset(const sigset_t *set)
+{
+	setmask(curthread(), setbits(set));
+}
+
+void sigmaskfor(const sigset_t *set)
 {
 	Thread *th = curthread();
-	if (old)
-		bitsset(old, th->mask);
-	setmask(th, setbits(set));
+	uint64_t m = setbits(set);
+	th->savedmask = th->mask;
+	th->restoremask = true;
+	setmask(th, m);
+}
+
+void sigmaskback(void)
+{
+	Thread *th = curthread();
+	if (th->restoremask) {
+		th->restoremask = false;
+		setmask(th, th->savedmask);
+	}
 }
 
 /* Is sig something that can be sent? */
@@ -226,13 +250,19 @@ static pid_t ofprocess(pid_t pid)
 	return getg() && pid > 0 && threadwithtid((uint32_t)pid) ? (pid_t)sys0(SYS_getpid) : pid;
 }
 
+void sigarrived(int sig)
+{
+	if (getg() && handled(sig) && !(atomic_load(&sigs.sysmonmask) & BIT(sig)))
+		sigsettle();
+}
+
 /*
  * After a call that had the kernel send sig to somebody, perhaps to this process as well: what
- * came to it is routed, and has been handled if the caller is the one. r is the call's result.
+ * came to it is routed, and has been handled if the caller is the one, or has ended the process. r is the call's result.
  */
 static int sentby(long r, int sig)
 {
-	if (r == 0 && getg() && sig >= 1 && sig <= NSIGS && handled(sig)) {
+	if (r == 0 && getg() && sig >= 1 && sig <= NSIGS && (handled(sig) || fatal(sig))) {
 		bool restart;
 		sigsettle();
 		if (sigpendingopen())
@@ -369,7 +399,7 @@ int sigtake(const sigset_t *set, siginfo_t *info)
 	Thread *th = curthread();
 	uint64_t want = setbits(set);
 	siginfo_t si;
-	if ((want >> (SIGRTMIN - 1)) && sigtickneeded())
+	if ((want & QUEUEDSIGS) && sigtickneeded())
 		sigsettle(); /* queued ones that came before are taken first */
 	/* From here on one that arrives interrupts the wait, though it is blocked. */
 	atomic_store(&th->waitset, want);

@@ -15,7 +15,11 @@
  */
 bool sigdeliver(bool restartable);
 /* Sets the calling goroutine's mask; a signal that this opens marks it interrupted. */
-void sigmaskswap(const sigset_t *set, sigset_t *old);
+void sigmaskset(const sigset_t *set);
+/* The same for the length of a call (sigsuspend, ppoll): the first handler that then runs goes back to the mask of before, as
+ * to what it finds in its context; if none has, sigmaskback does. */
+void sigmaskfor(const sigset_t *set);
+void sigmaskback(void);
 
 /*
  * A signal of `set` that is pending for the calling goroutine, or for the process and not in the
@@ -25,6 +29,13 @@ void sigmaskswap(const sigset_t *set, sigset_t *old);
  */
 int sigtake(const sigset_t *set, siginfo_t *info);
 void sigtakedone(void);
+/*
+ * Between sigtake and sigtakedone: *set becomes those that may be taken from the kernel. Not one that is queued and may be on
+ * its way through sysmon, where an older one is; a blockingsyscall ends with -EINTR when that changes, until sigkernelleave.
+ * False: sigtake has one by now.
+ */
+bool sigkernelenter(uint64_t *set);
+void sigkernelleave(uint64_t set);
 
 /* fcntl of the owner of a descriptor's signals, if it is for us to do: then *r is the result. */
 bool ownercall(int fd, int cmd, void *arg, int *r);
@@ -35,6 +46,9 @@ void notetimer(const siginfo_t *info);
 /* rt_sigqueueinfo and rt_tgsigqueueinfo, of any caller: -1 and errno. */
 int sigqueueinfo(pid_t pid, int sig, const siginfo_t *filled);
 int sigqueueinfothread(pid_t pid, pid_t tid, int sig, const siginfo_t *filled);
+
+/* sig may have been sent to the process: if that has a handler, then for whom it is, it is known when this returns. */
+void sigarrived(int sig);
 
 /* A signal is open for the caller and waits: nothing is run. */
 bool sigpendingopen(void);
@@ -64,6 +78,7 @@ void sigexecapart(void);
 void siginterrupt_host(void *ctx);
 void sigtick(void);
 bool sigtickneeded(void);
+bool sigtickdue(void); /* ... by sysmon, now */
 uint64_t sigbasekmask(void);
 void sysmonthreadinit(void);
 

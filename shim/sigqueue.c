@@ -25,7 +25,7 @@ static uint64_t wantmask_locked(void)
 		if (sigs.nblocked[s] >= sigs.nlive)
 			m |= BIT(s);
 	if (sigs.crowded)
-		m |= ~0ull << (SIGRTMIN - 1);
+		m |= QUEUEDSIGS;
 	if (sigs.execs)
 		m = ~0ull;
 	return m & ~NEVERMASKED;
@@ -86,16 +86,33 @@ void setmask(Thread *th, uint64_t m)
 	handon(th);
 }
 
+void noteaction_locked(int sig)
+{
+	uint64_t bit = BIT(sig) & ~(IDLESIGS | TRACEDSIGS | NEVERMASKED);
+	if (sigs.act[sig].sa_handler == SIG_DFL)
+		atomic_fetch_or(&sigs.endings, bit);
+	else
+		atomic_fetch_and(&sigs.endings, ~bit);
+}
+
 /*
  * For the time of a handler, which ends soon: sysmon goes on receiving what then all may
- * block; that is pending for the process until setmask, after the handler, finds it.
+ * block; that is pending for the process until setmask, after the handler, finds it. But what the kernel ends or stops
+ * the process for, if nobody blocks it, is blocked indeed.
  */
 void addmask(Thread *th, uint64_t m)
 {
-	uint64_t old = th->mask;
+	uint64_t old = th->mask, counts = m & ~old & atomic_load(&sigs.endings);
+	bool sync = false;
 	Section l = siglock();
 	th->mask = m;
+	if (unlikely(counts)) {
+		sync = maskcount_locked(th->counted, th->counted | counts);
+		th->counted |= counts;
+	}
 	sigunlock(l);
+	if (unlikely(sync))
+		sigsettle();
 	if ((old ^ m) & OWNSIGS)
 		gsetkmask((ggetkmask() & ~OWNSIGS) | (m & OWNSIGS));
 	handon(th);
@@ -271,7 +288,8 @@ static _Atomic uint32_t kernelsent, kernelrouted;
 int sendprocess(const siginfo_t *info)
 {
 	int sig = info->si_signo;
-	if ((atomic_load(&sigs.sysmonmask) & BIT(sig)) || (!handled(sig) && taken(BIT(sig))))
+	if ((atomic_load(&sigs.sysmonmask) & BIT(sig)) ||
+	    (!handled(sig) && !fatal(sig) && taken(BIT(sig))))
 		return ESRCH;
 	uint32_t sent = atomic_load(&kernelsent);
 	if (sig >= SIGRTMIN && (sent != atomic_load(&kernelrouted) || sigtickneeded())) {
@@ -285,6 +303,69 @@ void sigsentbykernel(pid_t pid, int sig)
 {
 	if (sig >= SIGRTMIN && pid == (pid_t)sys0(SYS_getpid))
 		atomic_fetch_add(&kernelsent, 1);
+}
+
+/*
+ * sysmon opens nothing that is queued while a thread may take it from the kernel: each would have some, and who has
+ * which first is not known. The one says what it is about to do and then looks at what the other has said.
+ */
+static _Atomic uint32_t
+    nkernelwaits; /* threads between sigkernelenter and -leave, with any of those */
+
+bool sigkernelenter(uint64_t *set)
+{
+	Thread *th = curthread();
+	uint64_t queued = *set & QUEUEDSIGS;
+	if (!queued)
+		return true;
+	atomic_fetch_add(&nkernelwaits, 1);
+	atomic_store(&th->kernelset, queued);
+	uint64_t sysmons = queued & ~atomic_load(&sigs.kept);
+	if (sysmons)
+		atomic_store(&th->kernelset, queued & ~sysmons);
+	*set &= ~sysmons;
+	/* What was on its way before that is in the queue now. */
+	return !(atomic_load(&process.pending) & queued & ~sysmons);
+}
+
+void sigkernelleave(uint64_t set)
+{
+	if (!(set & QUEUEDSIGS))
+		return;
+	atomic_store(&curthread()->kernelset, 0);
+	atomic_fetch_sub(&nkernelwaits, 1);
+	if (atomic_load(&sigs.leave))
+		maskagain();
+}
+
+struct kernelwaits {
+	uint64_t opens, closes;
+	bool found;
+};
+
+/* Its wait in the kernel, which is for what changes, is to be begun anew. */
+static bool kernelwaitends(Thread *th, void *arg)
+{
+	struct kernelwaits *w = arg;
+	bool there = atomic_load(&th->kernelset) & w->opens;
+	if (!there && !(atomic_load(&th->waitset) & w->closes))
+		return true;
+	w->found |= there;
+	Section l = siglock();
+	G *gp = th->gp;
+	sigunlock(l);
+	if (gp)
+		ginterrupt(gp);
+	return true;
+}
+
+/* Is there one for something that is to be opened? */
+static bool kernelwaitsend(uint64_t opens, uint64_t closes)
+{
+	struct kernelwaits w = {opens, closes, false};
+	if ((opens | closes) && atomic_load(&nkernelwaits))
+		threadseach(kernelwaitends, &w);
+	return w.found;
 }
 
 static void sysmonsetmask(uint64_t m)
@@ -301,7 +382,11 @@ void sysmonthreadinit(void)
 	uint64_t m = wantmask_locked();
 	sigunlock(l);
 	sysmonsetmask(m);
+	atomic_store(&sigs.kept, m);
 }
+
+/* The change of masks that sysmon puts off until a thread has left the kernel, which asks for it anew. sysmon's alone. */
+static uint32_t deferred;
 
 bool sigtickneeded(void)
 {
@@ -309,13 +394,32 @@ bool sigtickneeded(void)
 	       atomic_load(&sigs.maskwant) != atomic_load(&sigs.maskdone);
 }
 
+bool sigtickdue(void)
+{
+	uint32_t want = atomic_load(&sigs.maskwant);
+	return atomic_load(&ringhead) != atomic_load(&ringtail) ||
+	       (want != atomic_load(&sigs.maskdone) && want != deferred);
+}
+
 void sigtick(void)
 {
 	uint32_t want = atomic_load(&sigs.maskwant);
+	bool later = false;
 	if (want != atomic_load(&sigs.maskdone)) {
 		Section l = siglock();
 		uint64_t m = wantmask_locked();
 		sigunlock(l);
+		uint64_t opens = atomic_load(&sigs.sysmonmask) & ~m & QUEUEDSIGS;
+		atomic_fetch_and(&sigs.kept, m);
+		atomic_store(&sigs.leave, true);
+		later = kernelwaitsend(opens, 0);
+		if (later) {
+			deferred = want;
+			m |= opens;
+		} else {
+			atomic_store(&sigs.leave, false);
+		}
+		atomic_fetch_and(&sigs.returned, m);
 		sysmonsetmask(m); /* what was pending arrives here, in the ring */
 	}
 	uint32_t end = atomic_load(&ringtail); /* more may come all the time */
@@ -326,8 +430,20 @@ void sigtick(void)
 		atomic_store(&ring[at % RING].full, false);
 		atomic_store(&ringhead, at + 1); /* setmask relies on the order */
 	}
+	/* What was returned for want of room, and is blocked now, is older than what waits in the kernel for the process. */
+	uint64_t blocked = atomic_load(&sigs.sysmonmask);
+	for (uint64_t set = atomic_fetch_and(&sigs.returned, ~blocked) & blocked; set;
+	     set &= set - 1) {
+		uint64_t one = set & -set;
+		siginfo_t info;
+		struct timespec now = {0, 0};
+		if (sys4(SYS_rt_sigtimedwait, (long)&one, (long)&info, (long)&now, 8) > 0)
+			route(&info);
+	}
 	tosignalfd();
-	if (want != atomic_load(&sigs.maskdone)) {
+	if (want != atomic_load(&sigs.maskdone) && !later) {
+		uint64_t m = atomic_load(&sigs.sysmonmask), old = atomic_exchange(&sigs.kept, m);
+		kernelwaitsend(0, m & ~old & QUEUEDSIGS); /* the kernel has it from now on */
 		atomic_store(&sigs.maskdone, want);
 		sys3(SYS_futex, (long)&sigs.maskdone, 129, INT32_MAX);
 	}
@@ -403,6 +519,11 @@ void sigqueueforkchild(void)
 	memset(sigs.nblocked, 0, sizeof sigs.nblocked);
 	sigs.nlive = 0;
 	sigs.execs = 0;
+	atomic_store(&sigs.kept, 0);
+	atomic_store(&sigs.leave, false);
+	atomic_store(&sigs.returned, 0);
+	atomic_store(&nkernelwaits, 0);
+	deferred = 0;
 	atomic_store(&sigs.maskwant, 0);
 	atomic_store(&sigs.maskdone, 0);
 	process.queue = NULL;

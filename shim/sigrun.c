@@ -58,8 +58,10 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool first, bool *
 	Section l = siglock();
 	struct sigaction sa = sigs.act[sig];
 	bool reset = handled(sig) && (sa.sa_flags & SA_RESETHAND);
-	if (reset)
+	if (reset) {
 		sigs.act[sig].sa_handler = SIG_DFL;
+		noteaction_locked(sig);
+	}
 	sigunlock(l);
 	if (sa.sa_handler == SIG_IGN)
 		return false;
@@ -68,8 +70,9 @@ static bool act(Thread *th, siginfo_t *info, ucontext_t *ctx, bool first, bool *
 		return false;
 	}
 	/* Before anything of libc's is called, where another may interrupt: that would be the next of the same. */
-	uint64_t before = th->mask;
-	addmask(th, before | setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig)));
+	uint64_t meanwhile = th->mask, before = th->restoremask ? th->savedmask : meanwhile;
+	th->restoremask = false;
+	addmask(th, meanwhile | setbits(&sa.sa_mask) | (sa.sa_flags & SA_NODEFER ? 0 : BIT(sig)));
 	if (reset) {
 		struct sigaction dfl = {.sa_handler = SIG_DFL};
 		real.sigaction(sig, &dfl, NULL);
@@ -150,31 +153,39 @@ static void ownfault(int sig, siginfo_t *info, void *ctx)
 	sigresume(ctx);
 }
 
-static void syncsignal(int sig, siginfo_t *info, ucontext_t *uc)
+/* The end, by what a goroutine has caused itself. */
+static void endbyfault(int sig, siginfo_t *info, ucontext_t *uc)
 {
 	G *gp = getg();
 	Thread *th = gp ? ghost(gp) : NULL;
-	uintptr_t sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
 	bool fault = sig == SIGSEGV || sig == SIGBUS;
 	if (fault && info->si_code > 0 && stackguarded((uintptr_t)info->si_addr) && th)
 		warn("goroutine %d%s%s: stack overflow (stack of %d KiB, address %p)", goid(gp),
 		     th->name[0] ? " " : "", th->name,
 		     (int64_t)((th->stack.hi - th->stack.lo) >> 10), info->si_addr);
+	sigfatal(info, uc);
+}
+
+static void syncsignal(int sig, siginfo_t *info, ucontext_t *uc)
+{
+	G *gp = getg();
+	Thread *th = gp ? ghost(gp) : NULL;
+	uintptr_t sp = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
 	if (!th || !gcurrent(gp)) {
 		if (gp)
 			warn("signal %d at pc=%p addr=%p in the runtime", (int64_t)sig,
 			     (void *)uc->uc_mcontext.gregs[REG_RIP], info->si_addr);
-		sigfatal(info, uc);
+		endbyfault(sig, info, uc);
 		return;
 	}
 	/* The kernel, too, takes the default action if what it raised is blocked or ignored. */
 	if (!handled(sig) || (th->mask & BIT(sig))) {
-		sigfatal(info, uc);
+		endbyfault(sig, info, uc);
 		return;
 	}
 	uintptr_t at = handlerstack(th, &sigs.act[sig], sp);
 	if (!siginject(gp, ownfault, sig, info, uc, at))
-		sigfatal(info, uc);
+		endbyfault(sig, info, uc);
 }
 
 /* On a foreign kernel thread: as the kernel would have called the program's handler. */
@@ -234,6 +245,7 @@ static void sighandler(int sig, siginfo_t *info, void *ctx)
 			memcpy(&uc->uc_sigmask, &m, 8);
 			sys4(SYS_rt_tgsigqueueinfo, sys0(SYS_getpid), sys0(SYS_gettid), sig,
 			     (long)info);
+			atomic_fetch_or(&sigs.returned, BIT(sig));
 			maskagain();
 		}
 	} else if (!gp) {
@@ -297,10 +309,14 @@ void signalsstart(void)
 		if (BIT(s) & NEVERMASKED)
 			continue;
 		real.sigaction(s, NULL, &sigs.act[s]);
+		noteaction_locked(s); /* no other thread yet */
 	}
 	for (int s = 1; s <= NSIGS; s++)
 		if (!(BIT(s) & NEVERMASKED) && (handled(s) || fatal(s) || s == SIGURG))
 			install(s, &sigs.act[s]);
+	struct sigaction ours;
+	real.sigaction(SIGURG, NULL, &ours);
+	sigs.restorer = ours.sa_restorer;
 }
 
 void signalsadopt(Thread *th, uint64_t process)
@@ -333,6 +349,7 @@ void signalsforkchild(Thread *self)
 	self->queue = NULL;
 	atomic_store(&self->pending, 0);
 	atomic_store(&self->told, 0);
+	atomic_store(&self->kernelset, 0);
 	stack_t none = {.ss_flags = SS_DISABLE};
 	real.sigaltstack(self->altstack.ss_size ? &self->altstack : &none, NULL);
 	uint64_t m = self->mask;

@@ -201,11 +201,9 @@ SHIM(int, sigsuspend, const sigset_t *mask)
 		return real.sigsuspend(mask);
 	if (!readable(mask, 8))
 		return (int)callret(-EFAULT);
-	sigset_t old;
-
-	sigmaskswap(mask, &old);
+	sigmaskfor(mask);
 	untilsignal();
-	sigmaskswap(&old, NULL);
+	sigmaskback();
 	return (int)callret(-EINTR);
 }
 

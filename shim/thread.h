@@ -44,10 +44,15 @@ typedef struct Thread {
 	struct Thread *joining; /* whom it waits for, for EDEADLK */
 	/* Signals: under siglock (signal.c), mask is the owner's. */
 	uint64_t mask;
-	uint64_t counted; /* the mask without what a running handler adds: sigs.nblocked has it */
+	/* What sigs.nblocked has of the mask: not what a running handler adds, but for what ends or stops the process. */
+	uint64_t counted;
 	_Atomic uint64_t pending;
-	_Atomic uint64_t waitset; /* it is in sigwait for these */
-	_Atomic uint64_t told;    /* of those that wait for the process, it is to take these */
+	/* The mask is sigsuspend's, ppoll's or such; that of before is the one that the first handler's frame is to have. */
+	uint64_t savedmask;
+	bool restoremask;
+	_Atomic uint64_t waitset;   /* it is in sigwait for these */
+	_Atomic uint64_t kernelset; /* ... and takes these, which are queued, from the kernel */
+	_Atomic uint64_t told;      /* of those that wait for the process, it is to take these */
 	SigNode *queue;
 	stack_t altstack;
 	struct Thread *next, *prev; /* all live threads */

@@ -14,13 +14,23 @@
 
 /* --- children ------------------------------------------------------------------- */
 
+/* The end of a call that knows of a child what SIGCHLD tells as well: natively that was sent before. */
+static long childret(long r)
+{
+	if (r >= 0)
+		sigarrived(SIGCHLD);
+	return callret(r);
+}
+
 static pid_t waitchild(pid_t pid, int *status, int options, struct rusage *usage)
 {
 	if (!(options & WNOHANG))
-		return (pid_t)callret(
+		return (pid_t)childret(
 		    syswait(Restarts | Cancels, SYS_wait4, pid, status, options, usage));
 	testcancel();
-	return (pid_t)callret(sysnow(SYS_wait4, pid, status, options, usage));
+	long r = sysnow(SYS_wait4, pid, status, options, usage);
+
+	return (pid_t)(r > 0 ? childret(r) : callret(r));
 }
 
 SHIM(pid_t, waitpid, pid_t pid, int *status, int options)
@@ -56,7 +66,7 @@ SHIM(int, waitid, idtype_t type, id_t id, siginfo_t *info, int options)
 	if (!getg())
 		return real.waitid(type, id, info, options);
 	if (!(options & WNOHANG))
-		return (int)callret(
+		return (int)childret(
 		    syswait(Restarts | Cancels, SYS_waitid, type, id, info, options, NULL));
 	testcancel();
 	return (int)callret(sysnow(SYS_waitid, type, id, info, options, NULL));
@@ -128,6 +138,19 @@ SHIM(int, semtimedop, int id, struct sembuf *ops, size_t n, const struct timespe
 
 /* --- POSIX message queues: deadlines are absolute, so the call can just be repeated --- */
 
+/* The signal that is to tell of a message, if the program has ever asked for one: natively it comes before the call returns
+ * that sends the message. */
+static _Atomic int tells;
+
+SHIM(int, mq_notify, mqd_t q, const struct sigevent *ev)
+{
+	int r = real.mq_notify(q, ev);
+
+	if (r == 0 && ev && ev->sigev_notify == SIGEV_SIGNAL)
+		atomic_store(&tells, ev->sigev_signo);
+	return r;
+}
+
 static long sendmessage(mqd_t q, const char *msg, size_t n, unsigned prio,
 			const struct timespec *end)
 {
@@ -135,6 +158,8 @@ static long sendmessage(mqd_t q, const char *msg, size_t n, unsigned prio,
 
 	if (r == -ETIMEDOUT)
 		r = syswait(Restarts | Cancels, SYS_mq_timedsend, q, msg, n, prio, end);
+	if (r == 0 && atomic_load_explicit(&tells, memory_order_relaxed))
+		sigarrived(atomic_load(&tells));
 	return callret(r);
 }
 
@@ -184,23 +209,28 @@ SHIM(ssize_t, mq_timedreceive, mqd_t q, char *msg, size_t n, unsigned *prio,
  * A signal of the set is either for this goroutine alone (sigtake has it), or for
  * the process: then the kernel keeps it pending, if every goroutine that
  * counts blocks it, and hands it to whoever asks; or it was received before that, and sigtake has it, too.
+ * Of those that are queued none is taken from the kernel while sysmon, or sigtake, may have an older one.
  */
 static long takesignal(const sigset_t *set, siginfo_t *info, int64_t end)
 {
 	struct timespec left;
-	uint64_t kernels;
+	uint64_t wanted;
 
 	testcancel();
 	/* SIGURG comes to kernel threads for the runtime, and the program's is never left in the kernel. */
-	memcpy(&kernels, set, sizeof kernels);
-	kernels &= ~(1ull << (SIGURG - 1));
+	memcpy(&wanted, set, sizeof wanted);
+	wanted &= ~(1ull << (SIGURG - 1));
 	for (;;) {
 		int sig = sigtake(set, info);
 
 		if (sig)
 			return sig;
-		long r = sysblock(SYS_rt_sigtimedwait, &kernels, info, timeleft(end, &left), 8);
+		uint64_t kernels = wanted;
+		long r = -EINTR;
 
+		if (sigkernelenter(&kernels))
+			r = sysblock(SYS_rt_sigtimedwait, &kernels, info, timeleft(end, &left), 8);
+		sigkernelleave(wanted);
 		/* What has ended the wait is taken before others are told of it. */
 		if (r == -EINTR && (sig = sigtake(set, info)))
 			return sig;
