@@ -9,6 +9,7 @@
 #include "goshim_ask.h"
 
 #include "goroutines_read.h"
+#include "metrics_read.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -109,10 +110,7 @@ static void lookat(Target *t, int id, bool force, const char *sub)
 		if (*field(status, "State") == 'Z')
 			fail("process %d has ended, and its parent has not waited for it", t->pid);
 		switch (librarybase(t->pid, &base)) {
-		case 1:
-			fail(
-			    "process %d has no goroutines: it has made no thread yet, or goshim stepped aside and said why",
-			    t->pid);
+		case 1: metricsmissing(t->pid, status); fail("%s", status);
 		case 0: fail("process %d does not run under goshim", t->pid);
 		default: fail("process %d has no goroutines", t->pid);
 		}

@@ -135,3 +135,48 @@ void metricsaddlive(Metrics *m, const LiveThread *list, int n)
 	for (int k = 0; k < 3; k++)
 		drop(m, counters[k]);
 }
+
+/* --- a process without ----------------------------------------------------------------------- */
+
+static int parentof(int pid)
+{
+	char path[64], line[200];
+	int parent = 0;
+	snprintf(path, sizeof path, "/proc/%d/status", pid);
+	FILE *f = fopen(path, "re");
+	while (f && parent == 0 && fgets(line, sizeof line, f))
+		sscanf(line, "PPid: %d", &parent);
+	if (f)
+		fclose(f);
+	return parent;
+}
+
+/* A server that forks its workers makes no thread itself. */
+bool metricsmissing(int pid, char *why)
+{
+	char list[80] = "";
+	size_t n = 0;
+	DIR *d = opendir(METRICS_DIR);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		int child, at = 0;
+		if (sscanf(e->d_name, METRICS_PREFIX "%*u.%d.%n", &child, &at) != 1 || !at ||
+		    parentof(child) != pid)
+			continue;
+		if (n > 50) {
+			snprintf(list + n, sizeof list - n, ", ...");
+			break;
+		}
+		n += (size_t)snprintf(list + n, sizeof list - n, "%s%d", n ? ", " : "", child);
+	}
+	if (d)
+		closedir(d);
+	if (n)
+		snprintf(why, WhySize, "process %d has no goroutines, but its children have: %s",
+			 pid, list);
+	else
+		snprintf(
+		    why, WhySize,
+		    "process %d has no goroutines: it has made no thread yet, or goshim stepped aside and said why",
+		    pid);
+	return false;
+}

@@ -575,11 +575,7 @@ bool metricsopen(MetricsSource *s, int pid, char *why)
 	}
 	switch (found) {
 	case Found: return true;
-	case NoRegion:
-		return because(
-		    why,
-		    "process %d has no goroutines: it has made no thread yet, or goshim stepped aside and said why",
-		    s->pid);
+	case NoRegion: return metricsmissing(s->pid, why);
 	case Empty:
 		if (metricsalive(s)) /* the kernel's */
 			return because(why, "process %d does not run under goshim", s->pid);

@@ -50,6 +50,8 @@ enum { WhySize = 200 };
 
 /* pid may be one of a thread. False, and a line in why. */
 bool metricsopen(MetricsSource *s, int pid, char *why);
+/* Of a process that has the library, and no metrics: false, and why. */
+bool metricsmissing(int pid, char *why);
 void metricsclose(MetricsSource *s);
 bool metricsalive(const MetricsSource *s);
 /* As they are now. m is freed with metricsfree, also after a failure. */
