@@ -449,6 +449,11 @@ void requestready(Conn *c, bool many, Seen seen, uint64_t when);
 void requestread(Conn *c, Seen seen,
 		 uint64_t when); /* something was read; seen is of the read itself */
 void requestwrote(Conn *c);
+/* Kernel mode: the caller asks for what c has, in a call that may wait; and has got something. requestwaits, and how the wait
+ * after it has ended. */
+void requestcalls(Conn *c);
+void requestcalled(Conn *c);
+Seen requestseen(void);
 
 /*
  * Kernel mode (timed.c). timedstart: makes the region, unless this process has one; calls ready() before. timedcounts: it has one. A wait begins; it ends after so

@@ -70,8 +70,16 @@ Meter *metermine(bool *shared)
 {
 	G *me = getg();
 	P *pp = me && me->m ? getp(me->m) : NULL;
+	Meter *threads = me ? NULL : timedmeter();
 	*shared = !pp || !pp->meter.shard;
+	if (threads)
+		return threads;
 	return *shared ? &nobodys : &pp->meter;
+}
+
+Part metricspart(WaitReason why)
+{
+	return (Part)partof[why];
 }
 
 /* Is there memory for that figure? */

@@ -126,6 +126,7 @@ void lockstatforkchild(void);
 /* metrics.c */
 /* Who the caller writes for; shared: with others at the same time. */
 Meter *metermine(bool *shared);
+Part metricspart(WaitReason why); /* what such a wait is to a request */
 /* gp, whose owner calls, goes from one status to the other. */
 void metricsmove(G *gp, uint32_t from, uint32_t to);
 void metricscount(Count c);
@@ -134,6 +135,9 @@ void metricsvalue(Hist h, uint64_t value); /* in h's unit */
 int64_t metricscounted(Count c);
 void metricsrequest(int listener, const Took *t);
 void metricsrequestcount(int listener, RequestCount c);
+
+/* timed.c */
+Meter *timedmeter(void); /* the calling kernel thread's; NULL: there is no kernel mode */
 
 /* trace.c */
 extern uint64_t *traceuntil; /* in the region: until when events are recorded */

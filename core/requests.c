@@ -41,7 +41,7 @@ struct Conn {
 	uint8_t state;
 	bool heard, spoke, unasked; /* read from; written to before, after an answer was over */
 	bool atleast, atmost;
-	G *server;           /* whose time it is; NULL: nobody's */
+	Serving *server;     /* whose time it is; NULL: nobody's */
 	uint64_t readyat;    /* ticks: seen to be readable, and not read since; 0: not */
 	uint64_t readyqueue; /* what of the time since then its finder was in a run queue */
 	bool readyatleast, readyatmost;
@@ -91,13 +91,18 @@ static Conn *make(int fd)
 	return known(fd);
 }
 
-/* The caller, in a section; NULL: no goroutine, or no memory to remember what it serves. */
-static G *caller(void)
+/* The caller's, in a section; NULL: nobody whose time is known, or no memory to remember what it serves. */
+static Serving *caller(void)
 {
 	G *gp = getg();
-	if (gp && unlikely(!gp->serving))
+	if (!gp)
+		return timedserving();
+	if (unlikely(!gp->serving)) {
 		gp->serving = persistentalloc(sizeof *gp->serving, 64);
-	return gp && gp->serving ? gp : NULL;
+		if (gp->serving)
+			gp->serving->gp = gp;
+	}
+	return gp->serving;
 }
 
 static bool enter(Conn *c)
@@ -115,59 +120,66 @@ static void leave(Conn *c)
 
 /* --- parts ------------------------------------------------------------------------ */
 
-/* Now; not before what the caller or c has been told. CPUs' counters may differ a little. */
-static uint64_t moment(const G *gp, const Conn *c)
+static uint64_t since(const Serving *sv)
 {
-	uint64_t now = ticksnow();
-	if (gp && (int64_t)(now - gp->since) < 0)
-		now = gp->since;
+	return sv->gp ? sv->gp->since : sv->at;
+}
+
+/* Now; not before what the caller or c has been told. CPUs' counters may differ a little. */
+static uint64_t moment(Serving *sv, const Conn *c)
+{
+	if (sv && !sv->gp)
+		timedspent(sv);
+	uint64_t now = sv && !sv->gp ? sv->at : ticksnow();
+	if (sv && (int64_t)(now - since(sv)) < 0)
+		now = since(sv);
 	if (c && (int64_t)(now - c->at) < 0)
 		now = c->at;
 	return now;
 }
 
-/* What gp, the caller, has spent until now. */
-static void spent(const G *gp, uint64_t now, uint64_t out[Parts])
+/* What the caller has spent until now. */
+static void spent(const Serving *sv, uint64_t now, uint64_t out[Parts])
 {
-	memcpy(out, gp->serving->sum, Parts * sizeof *out);
-	out[PartCPU] += now - gp->since;
+	memcpy(out, sv->sum, Parts * sizeof *out);
+	out[PartCPU] += now - since(sv);
 }
 
-static void serve(G *gp, Conn *c)
+static void serve(Serving *sv, Conn *c)
 {
-	c->server = gp;
-	if (gp)
-		gp->serving->conn = c;
+	c->server = sv;
+	if (sv)
+		sv->conn = c;
 }
 
 /* The time up to now is that of its server, if that is the caller, or elsewhere. */
-static void account(Conn *c, G *gp, uint64_t now)
+static void account(Conn *c, Serving *sv, uint64_t now)
 {
 	uint64_t s[Parts];
-	if (gp)
-		spent(gp, now, s);
-	if (gp && c->server == gp && gp->serving->conn == c)
+	if (sv)
+		spent(sv, now, s);
+	if (sv && c->server == sv && sv->conn == c)
 		for (int i = 0; i < Parts; i++)
 			c->parts[i] += s[i] - c->spent[i];
 	else
 		c->parts[PartElsewhere] += now - c->at;
-	if (gp)
+	if (sv)
 		memcpy(c->spent, s, sizeof s);
 	c->at = now;
 }
 
 /* The caller turns to others. */
-static void turnaway(G *gp)
+static void turnaway(Serving *sv)
 {
-	Conn *c = gp->serving->conn;
+	Conn *c = sv->conn;
 	if (!c || !enter(c))
 		return;
-	if (c->server == gp) {
+	if (c->server == sv) {
 		if (c->state == Asked)
-			account(c, gp, moment(gp, c));
+			account(c, sv, moment(sv, c));
 		c->server = NULL;
 	}
-	gp->serving->conn = NULL;
+	sv->conn = NULL;
 	leave(c);
 }
 
@@ -188,7 +200,7 @@ uint64_t requestbegan(const G *gp)
 {
 	const Serving *s = gp->serving;
 	const Conn *c = s ? s->conn : NULL;
-	return c && c->server == gp && c->state == Asked ? c->start : 0;
+	return c && c->server == s && c->state == Asked ? c->start : 0;
 }
 
 /* --- requests ----------------------------------------------------------------------- */
@@ -207,7 +219,7 @@ static void finish(Conn *c)
 		memcpy(t.parts, c->parts, sizeof t.parts);
 		metricsrequest(c->listener, &t);
 		if (unlikely(c->last - c->start > flightlimit) && !t.streamed)
-			flightrequest(c->server, c->start, c->last, t.parts);
+			flightrequest(c->server ? c->server->gp : NULL, c->start, c->last, t.parts);
 	}
 	c->state = Idle;
 	c->server = NULL;
@@ -215,14 +227,17 @@ static void finish(Conn *c)
 
 /* The caller's last wait, ended as `seen` says: when was its cause readable, and what has the wait, up to now, to do
  * with that? */
-static uint64_t waited(G *gp, uint64_t now, Seen seen, uint64_t when, uint64_t parts[Parts])
+static uint64_t waited(Serving *sv, uint64_t now, Seen seen, uint64_t when, uint64_t parts[Parts])
 {
-	spent(gp, now, parts);
+	spent(sv, now, parts);
 	for (int i = 0; i < Parts; i++)
-		parts[i] -= gp->serving->spent[i];
-	uint64_t from = gp->serving->waitat, cut = now - from;
+		parts[i] -= sv->spent[i];
+	uint64_t from = sv->waitat, cut = now - from;
 	if (seen == SeenKernel)
 		cut = parts[PartSyscall] + parts[PartIO];
+	/* A kernel thread's queue may have been before it slept, too. */
+	if (seen == SeenKernel && !sv->gp && sv->pushed != sv->waitpushed)
+		cut = now - from;
 	else if (seen == SeenEvent && (int64_t)(when - from) < 0)
 		cut = 0;
 	else if (seen == SeenEvent && when - from < cut)
@@ -231,20 +246,20 @@ static uint64_t waited(G *gp, uint64_t now, Seen seen, uint64_t when, uint64_t p
 	return from + cut;
 }
 
-static void begin(Conn *c, G *gp, Seen seen, uint64_t when, uint64_t now)
+static void begin(Conn *c, Serving *sv, Seen seen, uint64_t when, uint64_t now)
 {
-	bool fresh = gp && gp->serving->fresh;
+	bool fresh = sv && sv->fresh;
 	c->atleast = seen != SeenEvent || (when & 1);
 	c->atmost = false;
 	memset(c->parts, 0, sizeof c->parts);
 	if (fresh && seen != SeenReady) {
-		c->start = waited(gp, now, seen, when, c->parts);
+		c->start = waited(sv, now, seen, when, c->parts);
 	} else if (c->readyat) {
 		c->atleast = c->readyatleast;
 		c->atmost = c->readyatmost;
 		c->start = c->readyat < now ? c->readyat : now;
-		if (fresh && (int64_t)(c->start - gp->serving->waitat) >= 0) {
-			c->start = waited(gp, now, SeenEvent, c->start, c->parts);
+		if (fresh && (int64_t)(c->start - sv->waitat) >= 0) {
+			c->start = waited(sv, now, SeenEvent, c->start, c->parts);
 		} else {
 			uint64_t all = now - c->start;
 			c->parts[PartQueue] = c->readyqueue < all ? c->readyqueue : all;
@@ -258,30 +273,30 @@ static void begin(Conn *c, G *gp, Seen seen, uint64_t when, uint64_t now)
 	c->writes = 0;
 	c->read = c->at = now;
 	atomic_store_explicit(&c->unclear, false, memory_order_relaxed);
-	if (gp)
-		spent(gp, now, c->spent);
+	if (sv)
+		spent(sv, now, c->spent);
 }
 
 void requestread(Conn *c, Seen seen, uint64_t when)
 {
 	Section s = sectionenter();
-	G *gp = caller();
-	if (gp && gp->serving->conn != c)
-		turnaway(gp);
+	Serving *sv = caller();
+	if (sv && sv->conn != c)
+		turnaway(sv);
 	if (enter(c)) {
-		uint64_t now = moment(gp, NULL);
+		uint64_t now = moment(sv, NULL);
 		if (c->state == Answered)
 			finish(c);
 		if (c->state == Idle) {
-			begin(c, gp, seen, when, now);
+			begin(c, sv, seen, when, now);
 		} else {
-			now = moment(gp, c);
-			account(c, gp, now);
+			now = moment(sv, c);
+			account(c, sv, now);
 		}
 		c->heard = true;
-		serve(gp, c);
-		if (gp)
-			gp->serving->fresh = false;
+		serve(sv, c);
+		if (sv)
+			sv->fresh = false;
 		leave(c);
 	}
 	sectionleave(s);
@@ -301,24 +316,24 @@ static void unasked(Conn *c)
 void requestwrote(Conn *c)
 {
 	Section s = sectionenter();
-	G *gp = caller();
-	if (gp && gp->serving->conn != c)
-		turnaway(gp);
+	Serving *sv = caller();
+	if (sv && sv->conn != c)
+		turnaway(sv);
 	if (enter(c)) {
 		if (c->state == Idle) {
 			unasked(c);
 		} else {
-			uint64_t now = moment(gp, c);
-			account(c, gp, now);
-			serve(gp, c);
+			uint64_t now = moment(sv, c);
+			account(c, sv, now);
+			serve(sv, c);
 			if (c->state == Asked)
 				c->first = now;
 			c->state = Answered;
 			c->last = now;
 			c->writes++;
 		}
-		if (gp)
-			gp->serving->fresh = false;
+		if (sv)
+			sv->fresh = false;
 		leave(c);
 	}
 	sectionleave(s);
@@ -327,36 +342,82 @@ void requestwrote(Conn *c)
 void requestwaits(Conn *c)
 {
 	Section s = sectionenter();
-	G *gp = caller();
-	if (gp && gp->serving->conn != c)
-		turnaway(gp);
+	Serving *sv = caller();
+	if (sv && sv->conn != c)
+		turnaway(sv);
 	if (c && enter(c)) {
 		if (c->state == Answered)
 			finish(c);
 		leave(c);
 	}
-	if (gp) {
-		uint64_t now = moment(gp, NULL);
-		gp->serving->waitat = now;
-		gp->serving->fresh = true;
-		spent(gp, now, gp->serving->spent);
+	if (sv) {
+		uint64_t now = moment(sv, NULL);
+		sv->waitat = now;
+		sv->waitpushed = sv->pushed;
+		sv->waited = false;
+		sv->fresh = true;
+		spent(sv, now, sv->spent);
 	}
 	sectionleave(s);
+}
+
+void requestcalls(Conn *c)
+{
+	Section s = sectionenter();
+	Serving *sv = caller();
+	if (sv && sv->conn != c)
+		turnaway(sv);
+	if (sv) {
+		sv->callat = moment(sv, NULL);
+		sv->callpushed = sv->pushed;
+		spent(sv, sv->callat, sv->callspent);
+		sv->waited = false;
+	}
+	sectionleave(s);
+}
+
+void requestcalled(Conn *c)
+{
+	Section s = sectionenter();
+	Serving *sv = caller();
+	bool waited = sv && sv->waited;
+	if (waited) {
+		if (enter(c)) {
+			if (c->state == Answered)
+				finish(c);
+			leave(c);
+		}
+		sv->waitat = sv->callat;
+		sv->waitpushed = sv->callpushed;
+		memcpy(sv->spent, sv->callspent, sizeof sv->spent);
+		sv->fresh = true;
+	}
+	sectionleave(s);
+	requestread(c, waited ? SeenKernel : SeenReady, 0);
+}
+
+Seen requestseen(void)
+{
+	Section s = sectionenter();
+	Serving *sv = caller();
+	Seen seen = sv && sv->waited ? SeenKernel : SeenReady;
+	sectionleave(s);
+	return seen;
 }
 
 void requestready(Conn *c, bool many, Seen seen, uint64_t when)
 {
 	Section s = sectionenter();
-	G *gp = caller();
+	Serving *sv = caller();
 	if (enter(c)) {
-		uint64_t parts[Parts], now = moment(gp, NULL);
+		uint64_t parts[Parts], now = moment(sv, NULL);
 		if (c->state == Answered)
 			finish(c);
 		if (c->state == Idle && !c->readyat) {
 			c->readyat = now;
 			c->readyqueue = 0;
-			if (gp && gp->serving->fresh && seen != SeenReady) {
-				c->readyat = waited(gp, now, seen, when, parts);
+			if (sv && sv->fresh && seen != SeenReady) {
+				c->readyat = waited(sv, now, seen, when, parts);
 				c->readyqueue = parts[PartQueue];
 			}
 			c->readyatleast = seen != SeenEvent || (when & 1);

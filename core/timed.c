@@ -13,6 +13,7 @@
  * (MADV_WIPEONFORK): no handler of fork is needed, and one that calls us meets a process that counts nothing.
  */
 #include "metrics.h"
+#include "requests.h"
 #include "runtime.h"
 #include "text.h"
 
@@ -49,6 +50,164 @@ static Meter *meter(void)
 	return &meters[(hash >> 32) * nmeters >> 32];
 }
 
+Meter *timedmeter(void)
+{
+	return nmeters && timedcounts() ? meter() : NULL;
+}
+
+/* Its CPU time, its wait for a CPU, and how often it got one. False: that can't be had any more. */
+static bool schedstat(const char *path, uint64_t n[3])
+{
+	char buf[100];
+	long r = readfile(path, buf, sizeof buf - 1);
+	memset(n, 0, 3 * sizeof *n);
+	for (long i = 0, k = 0; i < r && k < 3; i++) {
+		if (buf[i] >= '0' && buf[i] <= '9')
+			n[k] = n[k] * 10 + (uint64_t)(buf[i] - '0');
+		else
+			k++;
+	}
+	return r > 0;
+}
+
+/* --- what a thread spends ------------------------------------------------------------------ */
+
+/* Not always by libc's function, which reads the CPU's counter: a thread may be denied that. */
+int64_t timedclock(int clock)
+{
+	int64_t ts[2] = {0, 0};
+	__typeof__(host.clock_gettime) libcs =
+	    __atomic_load_n(&host.clock_gettime, __ATOMIC_RELAXED);
+	if (!libcs || libcs(clock, ts))
+		sys2(SYS_clock_gettime, clock, (long)ts);
+	return ts[0] * 1000000000 + ts[1];
+}
+
+/*
+ * The kernel knows for how long a thread has had a CPU, for the price of a call, and how long it has waited for one, for three.
+ * The latter is asked for only where the thread was off the CPU meanwhile; the rest of that is what it waited for.
+ */
+enum { OFFCPU = 2000 }; /* ns; a thread that has not been away for so long was not in a queue */
+
+static __thread Serving *mine;
+static struct {
+	Lock lock;
+	Serving *head;
+} unused = {.lock = LOCK_INIT(RankUnranked)};
+
+/* What the kernel has counted at one moment. */
+typedef struct Clocks {
+	uint64_t now; /* ticks */
+	int64_t cpu, queued, pushed;
+} Clocks;
+
+/* For how many ticks the thread was off the CPU between two. */
+static uint64_t offcpu(const Clocks *a, const Clocks *b)
+{
+	int64_t all = (int64_t)(b->now - a->now), ran = b->cpu - a->cpu;
+	ran = (int64_t)nsticks(ran < 0 ? 0 : ran);
+	return all > ran ? (uint64_t)(all - ran) : 0;
+}
+
+/* How often others were put in the thread's place while it ran. */
+static int64_t pushed(void)
+{
+	enum { THREAD = 1, WORDS = 18 };
+	int64_t usage[WORDS] = {0}; /* struct rusage, whose last one is this */
+	sys2(SYS_getrusage, THREAD, (long)usage);
+	return usage[WORDS - 1];
+}
+
+/* Now; `queued` and `pushed` are what they were where the thread has not been off the CPU. All are of one moment: else once more. */
+static Clocks clocks(const Clocks *last)
+{
+	enum { TRIES = 5 };
+	Clocks c = {.queued = last->queued, .pushed = last->pushed}, before = *last;
+	uint64_t n[3];
+	for (int i = 0; i < TRIES; i++) {
+		c.cpu = timedclock(CLOCK_THREAD_CPUTIME_ID);
+		c.now = ticksnow();
+		if (ticksns(offcpu(&before, &c)) <= OFFCPU || atomic_load(&closed) ||
+		    !schedstat("/proc/thread-self/schedstat", n))
+			break;
+		c.queued = (int64_t)n[1];
+		c.pushed = pushed();
+		before = c;
+	}
+	return c;
+}
+
+/* Up to now; of what it neither ran nor waited for a CPU, `most` ticks at most are `part`. */
+static void spendas(Serving *sv, Part part, uint64_t most)
+{
+	Clocks last = {sv->at, sv->cpu, sv->queued, sv->pushed}, c = clocks(&last);
+	uint64_t all = (int64_t)(c.now - last.now) < 0 ? 0 : c.now - last.now;
+	uint64_t off = offcpu(&last, &c);
+	uint64_t queued = nsticks(c.queued < last.queued ? 0 : c.queued - last.queued);
+	queued = queued < off ? queued : off;
+	uint64_t rest = off - queued, is = rest < most ? rest : most;
+	sv->sum[PartCPU] += all - off;
+	sv->sum[PartQueue] += queued;
+	sv->sum[part] += is;
+	sv->sum[PartSyscall] += rest - is;
+	sv->at += all;
+	sv->cpu = c.cpu;
+	sv->queued = c.queued;
+	sv->pushed = c.pushed;
+}
+
+static noinline_fn void served(WaitReason why, uint64_t n)
+{
+	Section s = sectionenter(); /* a handler may come, and wait */
+	spendas(mine, metricspart(why), n);
+	sectionleave(s);
+}
+
+void timedspent(Serving *sv)
+{
+	spendas(sv, PartSyscall, UINT64_MAX);
+}
+
+Serving *timedserving(void)
+{
+	if (mine || !nmeters || !timedcounts())
+		return mine;
+	lock(&unused.lock);
+	Serving *sv = unused.head;
+	if (sv)
+		unused.head = sv->next;
+	unlock(&unused.lock);
+	if (!sv)
+		sv = persistentalloc(sizeof *sv, 64);
+	if (!sv)
+		return NULL;
+	memset(sv, 0, sizeof *sv);
+	/* From where it has always been off the CPU, so all are asked for. */
+	Clocks none = {.now = ticksnow() - nsticks(1000000000), .cpu = INT64_MAX},
+	       c = clocks(&none);
+	sv->at = c.now;
+	sv->cpu = c.cpu;
+	sv->queued = c.queued;
+	sv->pushed = c.pushed;
+	return mine = sv;
+}
+
+/* The thread ends. Connections may still say that it has served them, but not the other way round. */
+static void servesnomore(void)
+{
+	Section s = sectionenter();
+	Serving *sv = mine;
+	if (sv) {
+		mine = NULL;
+		sv->conn = NULL;
+		lock(&unused.lock);
+		sv->next = unused.head;
+		unused.head = sv;
+		unlock(&unused.lock);
+	}
+	sectionleave(s);
+}
+
 /* --- waits ----------------------------------------------------------------------------- */
 
 uint64_t timedbegins(WaitReason why)
@@ -73,6 +232,8 @@ int64_t timedends(WaitReason why, uint64_t begin)
 		return -1;
 	uint64_t n = since(begin);
 	metricscountin(meter(), (Hist)why, n, true);
+	if (unlikely(mine != NULL))
+		served(why, n);
 	return (int64_t)n;
 }
 
@@ -85,19 +246,11 @@ void timedcallends(WaitReason why, uint64_t begin)
 	if (n < SHORT || ticksns(n) < SHORT) {
 		addatomic(&m->shard->began[why], -1ull);
 		why = WaitNone;
+	} else if (unlikely(mine != NULL)) {
+		mine->waited = true;
+		served(why, n);
 	}
 	metricscountin(m, (Hist)why, n, true);
-}
-
-/* Not always by libc's function, which reads the CPU's counter: a thread may be denied that. */
-int64_t timedclock(int clock)
-{
-	int64_t ts[2] = {0, 0};
-	__typeof__(host.clock_gettime) libcs =
-	    __atomic_load_n(&host.clock_gettime, __ATOMIC_RELAXED);
-	if (!libcs || libcs(clock, ts))
-		sys2(SYS_clock_gettime, clock, (long)ts);
-	return ts[0] * 1000000000 + ts[1];
 }
 
 void timedlate(int64_t ns)
@@ -107,21 +260,6 @@ void timedlate(int64_t ns)
 }
 
 /* --- threads ---------------------------------------------------------------------------- */
-
-/* Its CPU time, its wait for a CPU, and how often it got one. False: that can't be had any more. */
-static bool schedstat(const char *path, uint64_t n[3])
-{
-	char buf[100];
-	long r = readfile(path, buf, sizeof buf - 1);
-	memset(n, 0, 3 * sizeof *n);
-	for (long i = 0, k = 0; i < r && k < 3; i++) {
-		if (buf[i] >= '0' && buf[i] <= '9')
-			n[k] = n[k] * 10 + (uint64_t)(buf[i] - '0');
-		else
-			k++;
-	}
-	return r > 0;
-}
 
 static void account(const uint64_t n[3], const char *name)
 {
@@ -145,6 +283,7 @@ void timedthreadends(void)
 	int64_t cpu[2];
 	if (!timedcounts())
 		return;
+	servesnomore();
 	addatomic(&meter()->shard->moves[Grunning][Gdead], 1);
 	/* Also makes schedstat's exact. */
 	bool ran = sys2(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, (long)cpu) == 0;
@@ -208,8 +347,13 @@ void timedstart(void (*ready)(void))
 	    !atomic_compare_exchange_strong(s, &unmade, Making))
 		return;
 	/* Others may have been at it when the parent was forked. */
-	if (child)
+	if (child) {
+		memforkchild();
 		captureforkchild();
+		requestsforkchild();
+		lockinit(&unused.lock, RankUnranked);
+		unused.head = mine = NULL;
+	}
 	ready();
 	ticksstart();
 	int32_t n = 2 * naffinity();
