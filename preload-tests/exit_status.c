@@ -5,6 +5,8 @@
  */
 #include "test.h"
 
+#include <setjmp.h>
+
 static int fds[2];
 
 static void *blocked_in_read(void *arg)
@@ -420,7 +422,65 @@ static void killed_from_outside(void)
 	}
 }
 
+/* abort() opens SIGABRT for a handler, which may leave; one that returns does not save the process. */
+static sigjmp_buf away;
+static int leaves, blocked;
+
+static void on_abort(int sig)
+{
+	(void)sig;
+	CHECK_EQ(write(fds[1], "h", 1), 1);
+	if (leaves)
+		siglongjmp(away, 1);
+}
+
+static void *aborts(void *arg)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGABRT);
+	if (blocked)
+		pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGABRT, on_abort);
+	if (sigsetjmp(away, 1))
+		_exit(36);
+	abort();
+	return arg;
+}
+
+static int abort_in_thread(void)
+{
+	spawn(spinning, NULL);
+	join(spawn(aborts, NULL));
+	return 99;
+}
+
+static int abort_in_main(void)
+{
+	spawn(spinning, NULL);
+	aborts(NULL);
+	return 99;
+}
+
+static void abort_with_a_handler(void)
+{
+	char buf[10];
+
+	for (int way = 0; way < 8; way++) {
+		leaves = way & 1;
+		blocked = way & 2;
+		REQUIRE(pipe(fds) == 0);
+		CHECK_EQ(in_child(way & 4 ? abort_in_main : abort_in_thread),
+			 leaves ? 36 << 8 : SIGABRT);
+		close(fds[1]);
+		CHECK_EQ(read(fds[0], buf, sizeof buf), 1);
+		close(fds[0]);
+	}
+}
+
 static const struct test_case cases[] = {
+    {"abort_with_a_handler", abort_with_a_handler},
     {"of_main_alone", of_main_alone},
     {"of_main_in_company", of_main_in_company},
     {"of_a_thread", of_a_thread},

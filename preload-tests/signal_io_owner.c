@@ -167,6 +167,42 @@ static void owners(void)
 	signal(SIGURG, SIG_DFL);
 }
 
+/* A closed descriptor has no owner, whatever number the next one gets, and as often as there is one. */
+static void *owns_one_closed(void *arg)
+{
+	struct f_owner_ex ex = {.type = F_OWNER_TID, .pid = gettid()};
+
+	for (int i = 0; i < 1200; i++) {
+		int fds[2];
+		REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+		CHECK_EQ(fcntl(fds[0], F_SETOWN_EX, &ex), 0);
+		CHECK_EQ(fcntl(fds[0], F_SETFL, O_ASYNC | O_NONBLOCK), 0);
+		close(fds[1]);
+		close(fds[0]);
+	}
+	__atomic_store_n((int *)arg, 1, __ATOMIC_RELEASE);
+	while (!stop)
+		sleep_ms(1);
+	return NULL;
+}
+
+static void owners_of_closed(void)
+{
+	struct owner mine = {0, F_OWNER_TID};
+	int closed = 0, others[2];
+
+	stop = 0;
+	signal(SIGIO, SIG_IGN);
+	pthread_t t = spawn(owns_one_closed, &closed);
+	CHECK(wait_for(&closed, 1, 10000));
+	REQUIRE(pipe(others) == 0); /* the number of the last one is used again */
+	owns(&mine);
+	stop = 1;
+	join(t);
+	close(others[0]);
+	close(others[1]);
+}
+
 /* --- none but its own --------------------------------------------------------------------------------------------------- */
 
 static void quiet_for(int ms)
@@ -344,6 +380,7 @@ static void signalfd_of_threads(void)
 static const struct test_case cases[] = {
     {"out_of_band", out_of_band},
     {"owners", owners},
+    {"owners_of_closed", owners_of_closed},
     {"seen_nowhere", seen_nowhere},
     {"pending_for_the_process", pending_for_the_process},
     {"signalfd_of_threads", signalfd_of_threads},

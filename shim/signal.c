@@ -353,6 +353,23 @@ SHIM(int, raise, int sig)
 	return 0;
 }
 
+/*
+ * libc's opens SIGABRT for the kernel thread and raises it there: a goroutine that blocks it would not handle it, and after
+ * a handler that returns the kernel thread blocks it again, as all do.
+ */
+SHIM(void, abort, void)
+{
+	if (getg() && handled(SIGABRT)) {
+		struct sigaction dfl = {.sa_handler = SIG_DFL};
+		sigset_t set;
+		bitsset(&set, BIT(SIGABRT));
+		changemask(SIG_UNBLOCK, &set, NULL);
+		shim_raise(SIGABRT);
+		shim_sigaction(SIGABRT, &dfl, NULL);
+	}
+	real.abort();
+}
+
 struct bytid {
 	uint32_t tid;
 	Thread *th;

@@ -45,9 +45,21 @@ static int ownerof(int fd)
 	return -1;
 }
 
+/* Nobody tells of a descriptor's end. Is it nobody's number by now, or another's? Then it is forgotten. */
+static bool gone(int i)
+{
+	uint64_t o = atomic_load(&owners[i].owner);
+	return tidof(i) > Claimed &&
+	       sys2(SYS_fcntl, atomic_load(&owners[i].fd), F_GETOWN) != sys0(SYS_getpid) &&
+	       atomic_compare_exchange_strong(&owners[i].owner, &o, 0);
+}
+
+/* fd, which the kernel knows to be the process's. False: there are too many. */
 static bool remember(int fd, uint32_t tid)
 {
 	for (int i = 0; i < OWNERS; i++) {
+		if (tidof(i) && !gone(i))
+			continue;
 		uint64_t o = atomic_load(&owners[i].owner);
 		if (tidof(i) ||
 		    !atomic_compare_exchange_strong(&owners[i].owner, &o, ownedby(Claimed)))
@@ -72,11 +84,12 @@ static int setowner(int fd, const struct f_owner_ex *ex)
 
 	if (i >= 0)
 		atomic_store(&owners[i].owner, 0);
-	if (tid && !remember(fd, tid)) {
+	int r = real.fcntl(fd, F_SETOWN_EX, tid ? &process : ex);
+	if (r == 0 && tid && !remember(fd, tid)) {
 		errno = ENOMEM;
 		return -1;
 	}
-	return real.fcntl(fd, F_SETOWN_EX, tid ? &process : ex);
+	return r;
 }
 
 bool ownercall(int fd, int cmd, void *arg, int *r)
@@ -130,7 +143,7 @@ bool routetoowner(const siginfo_t *info)
 		int chosen = atomic_load(&owners[i].sig);
 		if (tid <= Claimed ||
 		    (said ? chosen != sig || atomic_load(&owners[i].fd) != info->si_fd
-			  : sig == SIGIO && chosen))
+			  : (sig == SIGIO && chosen) || gone(i)))
 			continue;
 		Thread *th = threadwithtid(tid);
 		if (th)
