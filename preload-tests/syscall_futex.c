@@ -11,8 +11,8 @@
 enum { WAITV = 449, WAKE = 454, WAIT = 455, REQUEUE = 456, U32 = 2, U32_PRIVATE = 2 | 128 };
 #define EVERY 0xffffffffUL
 
-/* Two words: of this process, or shared. */
-static uint32_t mine[2], *shared, *w;
+/* Words of this process, or shared. */
+static uint32_t mine[4], *shared, *w;
 static int flag; /* of the operations on w */
 
 static long futex(uint32_t *word, int op, long val, const void *timeout, void *word2, long val3)
@@ -97,6 +97,9 @@ static long wake_op_second(void)
 		     FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0));
 }
 
+/* One whom the kernel has woken for no reason waits again where it began, although it was moved: seldom. */
+static int went_back;
+
 static long wake_moved(void)
 {
 	uint32_t *to = &w[2];
@@ -104,8 +107,9 @@ static long wake_moved(void)
 
 	if (moved <= 0)
 		return moved;
-	CHECK_EQ(futex(w, FUTEX_WAKE | flag, 1, NULL, NULL, 0), 0);
-	return futex(to, FUTEX_WAKE | flag, 1, NULL, NULL, 0);
+	long back = futex(w, FUTEX_WAKE | flag, 1, NULL, NULL, 0);
+	went_back += back == 1;
+	return back + futex(to, FUTEX_WAKE | flag, 1, NULL, NULL, 0);
 }
 
 static long wake_moved_unseen(void)
@@ -229,6 +233,7 @@ static void every_pair(void)
 	for (unsigned i = 0; i < COUNT(waits); i++)
 		for (unsigned k = 0; k < COUNT(wakes); k++)
 			wakes_it(&waits[i], &wakes[k]);
+	CHECK(went_back <= 3);
 }
 
 static void private_words(void)
